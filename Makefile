@@ -1,0 +1,55 @@
+# Everything runs in .venv, which the first target that needs it builds from requirements.lock.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kerasrl_pg/xla
+RUN := TF_CPP_MIN_LOG_LEVEL=2 \
+       TF_XLA_FLAGS="--tf_xla_persistent_cache_directory=$(CACHE) $(TF_XLA_FLAGS)"
+INSTALLED := .venv/.installed
+PEERS := benchmarks/.venv
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint lock bench-peers clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: $(INSTALLED)  ## train PPO on CartPole-v1, evaluate 100 episodes, export (about a minute)
+	$(RUN) .venv/bin/kerasrl-pg train --agent=ppo --env=CartPole-v1 --total_steps=100000 \
+	    --episodes=100 --out=runs/cartpole
+
+test: $(INSTALLED) | $(CACHE)  ## the tests, without the slow ones
+	$(RUN) .venv/bin/python -m pytest -q
+
+slow: $(INSTALLED) | $(CACHE)  ## the tests that train
+	$(RUN) .venv/bin/python -m pytest -q -m slow
+
+lint: $(INSTALLED)  ## ruff
+	.venv/bin/ruff check .
+
+# uv overlooks upper bounds of Requires-Python: backports-strenum 1.3 will not install on 3.11.
+lock: $(INSTALLED)  ## write requirements.lock anew, from what setup.py asks for
+	.venv/bin/python -m pip install -q uv
+	echo "backports-strenum<1.3" | .venv/bin/uv pip compile setup.py --extra all --upgrade \
+	    --python-version 3.11 --constraint /dev/stdin --no-annotate --no-header \
+	    --no-emit-find-links --no-emit-index-url -q --output-file requirements.lock
+
+bench-peers: $(PEERS)/.installed  ## the peers' own environment, for benchmarks/throughput.py
+
+clean:  ## remove what was built, keep both environments
+	rm -rf build dist runs *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path "*/.venv/*" -prune -exec rm -rf {} +
+
+# setuptools and wheel are in the lock file, so that building the package downloads nothing more.
+$(INSTALLED): requirements.lock setup.py
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q -r requirements.lock
+	.venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+$(PEERS)/.installed: benchmarks/requirements-peers.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q -r $<
+	touch $@
+
+$(CACHE):
+	mkdir -p $@

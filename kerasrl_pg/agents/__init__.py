@@ -1,0 +1,8 @@
+"""Agents: one policy-gradient method a file, in the order of the lecture notes."""
+
+from kerasrl_pg.agents.a2c import A2C
+from kerasrl_pg.agents.agent import Agent
+from kerasrl_pg.agents.ppo import PPO
+from kerasrl_pg.agents.reinforce import REINFORCE
+
+__all__ = ["A2C", "Agent", "PPO", "REINFORCE"]

@@ -1,0 +1,97 @@
+"""Advantage actor-critic."""
+
+import keras
+import tensorflow as tf
+
+from kerasrl_pg import estimators, ops
+from kerasrl_pg.agents.agent import Agent, check_number, check_whole, serialize_coefficient
+
+
+@keras.saving.register_keras_serializable("kerasrl_pg")
+class A2C(Agent):
+    """Advantage actor-critic (lecture notes 3.4.1; Mnih et al. 2016, arXiv 1602.01783, algorithm S3, run in step).
+
+    Each iteration:
+
+    1. run π for T steps in N environments;
+    2. estimate advantages A_t with the critic;
+    3. one step up the gradient of mean[ log π(a_t|s_t) A_t ] + c_H H(π) - c_V (V(s_t) - R_t)²/2.
+
+    The notes print the entropy with weight 1 (3.5); the weight c_H is Mnih et al.'s β.
+
+    Args:
+        policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`.
+        horizon: T. 5, Mnih et al. 2016, section 5.1.
+        estimator: None for GAE(λ = 1), which with T = 5 is the forward view of up to five steps there. The notes' one-step advantage is
+            `estimators.TD0()`.
+        value_coef: c_V >= 0. 0.5 of half the squared error (OpenAI Baselines' 0.5 of the whole is 1.0 here).
+        entropy_coef: c_H >= 0. 0.01, Mnih et al. 2016, section 5.1.
+        normalize_advantages: Whether advantages are standardised over the rollout. False: not in the paper.
+
+    `value_coef` and `entropy_coef` may be Keras schedules of the iteration.
+
+    Logs: `loss`, `policy_loss`, `critic_loss` (half squared error, or cross-entropy), `entropy` (nats), `explained_variance`.
+
+    Raises:
+        ValueError: If a setting is out of range.
+
+    >>> agent = A2C(seed=0)
+    >>> agent.compile()
+    >>> history = agent.fit("CartPole-v1", total_steps=40, num_envs=4, epochs=1, verbose=0)
+    >>> int(agent.iterations.numpy())
+    2
+    """
+
+    def __init__(
+        self,
+        policy=None,
+        critic=None,
+        *,
+        horizon=5,
+        estimator=None,
+        value_coef=0.5,
+        entropy_coef=0.01,
+        normalize_advantages=False,
+        **kwargs,
+    ):
+        super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(1.0), **kwargs)
+        check_whole("horizon", horizon)
+        check_number("value_coef", value_coef, 0.0)
+        check_number("entropy_coef", entropy_coef, 0.0)
+        self.value_coef = value_coef
+        self.entropy_coef = entropy_coef
+        self.normalize_advantages = normalize_advantages
+
+    def default_optimizer(self):
+        """RMSprop of OpenAI Baselines' A2C: 7e-4, decay 0.99, ε 1e-5 inside the root, joint gradient norm 0.5."""
+        return keras.optimizers.RMSprop(7e-4, rho=0.99, epsilon=1e-5, global_clipnorm=0.5)
+
+    def train_step(self, rollout):
+        advantages, returns, values = self.estimate(rollout)
+        if self.normalize_advantages:
+            advantages = ops.standardize(advantages, rollout.valid)
+        batch = ops.flatten_time((rollout.observations, rollout.actions, advantages, returns, rollout.valid))
+        observations, actions, advantages, returns_, valid = batch
+        with tf.GradientTape() as tape:
+            distribution, value_distribution = self.forward(observations)
+            log_probs = distribution.log_prob(actions)
+            policy_loss = -ops.masked_mean(ops.score_function_objective(log_probs, advantages), valid)
+            critic_loss = ops.masked_mean(self.critic_head.loss(value_distribution, returns_), valid)
+            entropy = ops.masked_mean(distribution.entropy(), valid)
+            loss = policy_loss + self.scheduled(self.value_coef) * critic_loss - self.scheduled(self.entropy_coef) * entropy
+        self.apply_gradients(tape, loss)
+        return {
+            "loss": loss,
+            "policy_loss": policy_loss,
+            "critic_loss": critic_loss,
+            "entropy": entropy,
+            "explained_variance": ops.explained_variance(values, returns, rollout.valid),
+        }
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "value_coef": serialize_coefficient(self.value_coef),
+            "entropy_coef": serialize_coefficient(self.entropy_coef),
+            "normalize_advantages": self.normalize_advantages,
+        }

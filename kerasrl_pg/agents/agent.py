@@ -1,0 +1,813 @@
+"""The agent: a Keras model that is fitted on an environment. No equations here; each method has its own file."""
+
+import random
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasrl_pg import estimators, ops
+from kerasrl_pg.callbacks import Progress, budget_callbacks
+from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_from_config, space_to_config
+from kerasrl_pg.envs.vector import make_vector_env
+from kerasrl_pg.heads import Head, ValueHead
+from kerasrl_pg.models.networks import Networks
+from kerasrl_pg.models.normalization import RewardScaling, normalizers
+from kerasrl_pg.rollouts.actor import Actor, has_convolutions
+from kerasrl_pg.rollouts.collect import Collector
+from kerasrl_pg.rollouts.evaluate import play_episodes
+from kerasrl_pg.serving.export import export_saved_model
+from kerasrl_pg.serving.files import verify_weights, verify_zip, write_beside
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+class _Runtime:
+    """What an agent holds but Keras must not track: spaces, heads, compiled actors, the environments of the present fit."""
+
+    def __init__(self):
+        self.spec = None
+        self.observation_space = None
+        self.action_space = None
+        self.head = None
+        self.critic_head = None
+        self.actors = {}
+        self.reward_carry = {}
+        self.validation = None
+        self.fit = None
+        self.stop_training = False
+        self.epoch_is_over = False
+        self.sums, self.steps = {}, 0
+
+
+class Agent(keras.Model):
+    """Base of all agents: build, compile, fit, evaluate, act, save, export.
+
+    A method subclasses it and writes `train_step(rollout)`, which becomes one compiled TensorFlow function. Networks are built
+    when the agent first sees an environment, from its spaces, or are the user's own.
+
+    Args:
+        policy: None, or your own Keras model: observations [B, ...] to a distribution, its last layer a head of
+            `kerasrl_pg.heads`. It may have two outputs named "policy" and "value", where policy and critic share layers.
+        critic: None, or your own Keras model: observations [B, ...] to a distribution over returns, its last layer a
+            `ValueHead`. It must be given where `policy` is given, unless the policy has the second output or the method
+            has no critic.
+        networks: `Networks`, what to build where `policy` is None; None for `Networks()`.
+        gamma: Discount γ in [0, 1]. 0.99, as in Schulman et al. 2017 (arXiv 1707.06347), table 3.
+        horizon: T, steps of each environment in one rollout, at least 1.
+        estimator: How advantages are estimated, one of `kerasrl_pg.estimators`.
+        reward_scaling: Divide rewards by the standard deviation of the running discounted return (see `RewardScaling`).
+        reward_clip: Clip (scaled) rewards to [-reward_clip, reward_clip]; positive, or None.
+        anneal_learning_rate: Lower the learning rate linearly to 0 over a fit (Engstrom et al. 2020, A.1).
+        seed: Whole number: initial weights, actions, minibatches and, unless `fit` gets its own, the environments. None draws
+            one from Python's `random`, which `keras.utils.set_random_seed` seeds.
+        name: Keras's.
+
+    Raises:
+        ValueError: If a number is out of its range, or settings contradict each other.
+        TypeError: If an argument is of the wrong kind.
+    """
+
+    needs_critic = True
+
+    def __init__(
+        self,
+        policy=None,
+        critic=None,
+        *,
+        networks=None,
+        gamma=0.99,
+        horizon,
+        estimator,
+        reward_scaling=False,
+        reward_clip=None,
+        anneal_learning_rate=False,
+        seed=None,
+        name=None,
+    ):
+        super().__init__(name=name)
+        check_number("gamma", gamma, 0.0, 1.0)
+        check_whole("horizon", horizon, optional=True)
+        check_whole("seed", seed, at_least=0, optional=True)
+        check_number("reward_clip", reward_clip, 0.0, exclusive=True, optional=True)
+        if not isinstance(estimator, estimators.Estimator):
+            raise TypeError(
+                "`estimator` must be one of kerasrl_pg.estimators, such as GAE(0.95). "
+                f"Received: estimator={estimator!r}."
+            )
+        if networks is not None and not isinstance(networks, Networks):
+            raise TypeError(f"`networks` must be a kerasrl_pg.Networks. Received: networks={networks!r}.")
+        if policy is not None and networks is not None:
+            raise ValueError(
+                "`networks` says what to build where no `policy` is given, so only one of them may be given. "
+                f"Received: policy={policy!r}, networks={networks!r}."
+            )
+        if policy is None and critic is not None:
+            raise ValueError("`critic` must come with a `policy` of your own. Received: critic alone. Pass both, or neither.")
+        self.gamma = gamma
+        self.horizon = horizon
+        self.estimator = estimator
+        self.reward_clip = reward_clip
+        self.anneal_learning_rate = anneal_learning_rate
+        self.seed = random.randrange(2**31) if seed is None else int(seed)
+        self._networks = networks or Networks()
+        self._own_networks = policy is None
+        self._runtime = _Runtime()
+        self.policy = policy
+        self.critic = critic
+        self.shared_model = None
+        self.reward_scaling = RewardScaling(gamma, reward_clip) if reward_scaling else None
+        self.critic_optimizer = None
+        # Random state and counters are weights, so that every checkpoint holds them.
+        self.random_state = self.add_weight(
+            name="random_state", shape=(2,), dtype="int32", trainable=False, initializer="zeros"
+        )
+        self.random_state.assign([self.seed, 0])
+        self.iterations = self.add_weight(name="iterations", shape=(), dtype="int64", trainable=False, initializer="zeros")
+        self.env_steps = self.add_weight(name="env_steps", shape=(), dtype="int64", trainable=False, initializer="zeros")
+
+    # Building -----------------------------------------------------------------------------------------------------------
+
+    def bind(self, observation_space, action_space, argument="env"):
+        """Builds the networks for these spaces, or checks that they are the ones the agent was built for.
+
+        `fit` calls it; call it yourself to look at the networks before training.
+
+        Args:
+            observation_space, action_space: Of one environment, gymnasium spaces.
+            argument: The caller's name for the environment, for error sentences.
+
+        Raises:
+            ValueError: If the spaces differ from the agent's, have no network or head, or do not fit the given policy.
+
+        >>> import gymnasium as gym
+        >>> import kerasrl_pg as pg
+        >>> agent = pg.PPO(seed=0)
+        >>> agent.bind(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2))
+        >>> agent.act([0.1, 0.2, 0.3]) in (0, 1)
+        True
+        """
+        runtime = self._runtime
+        if runtime.spec is not None:
+            check_same_space(argument, runtime.observation_space, observation_space)
+            check_same_space(argument, runtime.action_space, action_space)
+            return
+        spec = ObservationSpec(observation_space)
+        if self.policy is None:
+            self.policy, self.critic = self._networks.build(observation_space, action_space, self.seed)
+        if isinstance(getattr(self.policy, "output", None), dict):
+            self.shared_model = model = self.policy
+            if self.critic is not None or set(model.output) != {"policy", "value"}:
+                raise ValueError(
+                    "A `policy` with several outputs must name them 'policy' and 'value', and comes without a `critic`. "
+                    f"Received: outputs {sorted(model.output)}, critic={self.critic!r}."
+                )
+            self.policy = keras.Model(model.input, model.output["policy"], name="policy")
+            self.critic = keras.Model(model.input, model.output["value"], name="critic")
+        if not self.needs_critic:
+            self.critic = None
+        elif self.critic is None:
+            raise ValueError(
+                f"`critic` must be given with your own `policy`, since {type(self).__name__} needs one. Received: critic=None. "
+                "Pass a Keras model that ends in heads.NormalValue(), or a policy with outputs 'policy' and 'value'."
+            )
+        zeros = spec.map(lambda leaf: tf.zeros((1, *leaf.shape), leaf.dtype))
+        self.policy(zeros)
+        if self.critic is not None:
+            self.critic(zeros)
+            runtime.critic_head = _find_head(self.critic, ValueHead, "critic")
+        head = _find_head(self.policy, Head, "policy")
+        env_action = head.to_env(self.policy(zeros).mode())[0].numpy()
+        if not action_space.contains(env_action.astype(action_space.dtype)):
+            raise ValueError(
+                f"`policy` must give actions of the environment's space {action_space}. Received: its head {head} gave "
+                f"{env_action!r}. Take heads.default_head(action_space), or another head made by from_space(action_space)."
+            )
+        runtime.spec, runtime.head = spec, head
+        runtime.observation_space, runtime.action_space = observation_space, action_space
+        self.built = True
+        self._build_optimizers()
+
+    @property
+    def head(self):
+        """The policy's head; None before the agent is built."""
+        return self._runtime.head
+
+    @property
+    def critic_head(self):
+        """The critic's head; None without critic or before the agent is built."""
+        return self._runtime.critic_head
+
+    def call(self, observations):
+        """The policy's distribution for observations [B, ...]."""
+        return self.policy(observations)
+
+    def forward(self, observations):
+        """`(distribution, value_distribution)` for observations [B, ...], one pass where the networks share layers."""
+        if self.shared_model is not None:
+            outputs = self.shared_model(observations)
+            return outputs["policy"], outputs["value"]
+        return self.policy(observations), None if self.critic is None else self.critic(observations)
+
+    # Compiling ----------------------------------------------------------------------------------------------------------
+
+    def compile(self, optimizer=None, critic_optimizer=None, jit_compile="auto", run_eagerly=False):
+        """Sets how the weights are updated.
+
+        Args:
+            optimizer: Any Keras optimizer, with any schedule and clipping; None for the method's `default_optimizer()`.
+            critic_optimizer: An optimizer for the critic's own weights; None for one optimizer over both networks jointly (a
+                `global_clipnorm` then clips their joint gradient).
+            jit_compile: Whether to compile `train_step` with XLA. "auto": yes, but not for convolutions on CPU, where XLA was
+                measured twice as slow.
+            run_eagerly: Run everything in Python, for debugging.
+
+        Raises:
+            ValueError: If the settings contradict each other.
+        """
+        optimizer = self.default_optimizer() if optimizer is None else keras.optimizers.get(optimizer)
+        critic_optimizer = None if critic_optimizer is None else keras.optimizers.get(critic_optimizer)
+        if critic_optimizer is not None and not self.needs_critic:
+            raise ValueError(f"`critic_optimizer` must be left out, since {self!r} has no critic. Received: {critic_optimizer!r}.")
+        if self.anneal_learning_rate and isinstance(optimizer._learning_rate, Schedule):
+            raise ValueError(
+                "`anneal_learning_rate` must be False with an optimizer that has a schedule of its own. "
+                f"Received: anneal_learning_rate=True, learning_rate={optimizer._learning_rate!r}."
+            )
+        if run_eagerly and jit_compile is True:
+            raise ValueError("`jit_compile` must not be True with `run_eagerly=True`. Received: both. Choose one.")
+        super().compile(optimizer=optimizer, jit_compile=False, run_eagerly=run_eagerly)
+        self.critic_optimizer = critic_optimizer
+        self._jit_setting = jit_compile
+        self._base_learning_rates = [float(o.learning_rate) for o in self._optimizers()]
+        self._build_optimizers()
+
+    def default_optimizer(self):
+        """Adam with PPO's customary constants: 3e-4 (Schulman et al. 2017, table 3), ε 1e-5 and joint gradient norm 0.5
+        (OpenAI Baselines; Engstrom et al. 2020, A.1)."""
+        return keras.optimizers.Adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
+
+    def _optimizers(self):
+        return [o for o in (self.optimizer, self.critic_optimizer) if o is not None]
+
+    def _build_optimizers(self):
+        # Built at once, because Keras loads only the variables of built optimizers.
+        if getattr(self, "optimizer", None) is None or self._runtime.spec is None:
+            return
+        if self.critic_optimizer is None:
+            self.optimizer.build(self.network_variables)
+        else:
+            self.optimizer.build(self.policy.trainable_variables)
+            self.critic_optimizer.build(self.critic.trainable_variables)
+
+    @property
+    def network_variables(self):
+        """Trainable variables of policy and critic, each once."""
+        critic = [] if self.critic is None else self.critic.trainable_variables
+        seen = {id(v): v for v in [*self.policy.trainable_variables, *critic]}
+        return list(seen.values())
+
+    def apply_gradients(self, tape, loss):
+        """One step of the optimizer(s) down the gradient of `loss`, recorded on `tape`, in policy and critic."""
+        if self.critic_optimizer is None:
+            _descend(self.optimizer, tape, loss, self.network_variables)
+            return
+        policy, critic = self.policy.trainable_variables, self.critic.trainable_variables
+        gradients = _gradients(tape, loss, [*policy, *critic])
+        self.optimizer.apply(gradients[: len(policy)], policy)
+        self.critic_optimizer.apply(gradients[len(policy) :], critic)
+
+    def apply_policy_gradients(self, tape, loss):
+        """One step of `optimizer` in the policy alone."""
+        _descend(self.optimizer, tape, loss, self.policy.trainable_variables)
+
+    def apply_critic_gradients(self, tape, loss):
+        """One step in the critic alone, of `critic_optimizer` if there is one, else of `optimizer`."""
+        _descend(self.critic_optimizer or self.optimizer, tape, loss, self.critic.trainable_variables)
+
+    @property
+    def _compiled_with_xla(self):
+        if self._jit_setting != "auto":
+            return bool(self._jit_setting)
+        on_cpu = not tf.config.list_physical_devices("GPU")
+        models = [m for m in (self.policy, self.critic) if m is not None]
+        return not (on_cpu and any(has_convolutions(m) for m in models))
+
+    # Helpers of the methods' train_step ---------------------------------------------------------------------------------
+
+    def train_step(self, rollout):
+        """One update from a `Rollout` of tensors; returns a dictionary of scalar logs. Each method writes its own."""
+        raise NotImplementedError(f"{type(self).__name__} must implement train_step(rollout).")
+
+    def values(self, observations):
+        """V(s) [T, N] of observations [T, N, ...]."""
+        leading = tf.shape(tf.nest.flatten(observations)[0])[:2]
+        return tf.reshape(self.critic(ops.flatten_time(observations)).mean(), leading)
+
+    def scaled_rewards(self, rollout):
+        """Rewards [T, N] as the learner sees them; the rollout keeps them as given. Updates the scaling's statistics."""
+        if self.reward_scaling is None:
+            clip = self.reward_clip
+            return rollout.rewards if clip is None else tf.clip_by_value(rollout.rewards, -clip, clip)
+        carry = self._runtime.reward_carry[rollout.rewards.shape[1]]
+        ends = ops.episode_ends(rollout.terminated, rollout.truncated, rollout.valid)
+        carry.assign(self.reward_scaling.update(rollout.rewards, ends, rollout.valid, carry))
+        return self.reward_scaling(rollout.rewards)
+
+    def estimate(self, rollout):
+        """`(advantages, returns, values)`, all [T, N], by the agent's estimator and critic."""
+        values = self.values(rollout.observations)
+        advantages, returns = self.estimator(
+            self.scaled_rewards(rollout),
+            values,
+            self.values(rollout.next_observations),
+            rollout.terminated,
+            rollout.truncated,
+            rollout.valid,
+            self.gamma,
+        )
+        return advantages, returns, values
+
+    def next_seed(self):
+        """A fresh seed int32[2] from the agent's random state, which is saved with its weights."""
+        self.random_state.assign_add([0, 1])
+        return tf.identity(self.random_state.value)
+
+    def scheduled(self, coefficient):
+        """A coefficient's present value: itself, or a Keras schedule's value at this iteration."""
+        return coefficient(self.iterations.value) if isinstance(coefficient, Schedule) else coefficient
+
+    # Fitting ------------------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        env,
+        total_steps=None,
+        epochs=None,
+        steps_per_epoch=None,
+        num_envs=None,
+        callbacks=None,
+        validation_env=None,
+        validation_freq=1,
+        validation_episodes=10,
+        verbose="auto",
+        initial_epoch=0,
+        seed=None,
+    ):
+        """Trains on an environment.
+
+        Args:
+            env: A gymnasium id, a callable that makes an environment, an `Env`, a `VectorEnv`, or an EnvPool environment.
+            total_steps: Budget of environment steps, never exceeded: training ends when another rollout could exceed it.
+            epochs: Number of epochs. With `total_steps` each epoch is an equal share of it (10 if left out: ours, for ten lines of
+                progress); without, it goes with `steps_per_epoch`.
+            steps_per_epoch: Iterations (rollout and update) in an epoch.
+            num_envs: N, environments stepped side by side; the vector's own number, else 1.
+            callbacks: Keras callbacks.
+            validation_env: As `env`; evaluated after every `validation_freq` epochs, logged as `val_return` and so on.
+            validation_freq: Epochs between evaluations.
+            validation_episodes: Episodes of an evaluation. 10: ours, cheap beside an epoch.
+            verbose: 0 silent, 1 progress bar, 2 one line an epoch.
+            initial_epoch: Epoch to start from, when a run is resumed.
+            seed: Of the environments; None derives it from the agent's random state.
+
+        Returns:
+            Keras's `History`, with the logs of each epoch: `loss`, `policy_loss`, `critic_loss`, `entropy` (nats), `kl` and more
+            as the method documents, `episode_return` and `episode_length` (means over the last 100 training episodes, raw
+            reward), `env_steps` (of the agent's whole life) and `steps_per_second` (of this epoch).
+
+        Raises:
+            ValueError: If the budget is missing, contradictory or smaller than one rollout, or the environment does not fit.
+            RuntimeError: If the environment raises.
+
+        >>> import kerasrl_pg as pg
+        >>> agent = pg.PPO(horizon=32, minibatch_size=32, seed=0)
+        >>> agent.compile()
+        >>> history = agent.fit("CartPole-v1", total_steps=64, epochs=2, verbose=0)
+        >>> history.history["env_steps"]
+        [32, 64]
+        """
+        self._assert_compile_called("fit")
+        vector_env, owned = make_vector_env(env, num_envs)
+        validation_vector, owned_validation = None, False
+        runtime = self._runtime
+        try:
+            self.bind(vector_env.single_observation_space, vector_env.single_action_space)
+            n = vector_env.num_envs
+            horizon = self.rollout_horizon(vector_env)
+            self.check_rollout(horizon, n)
+            budget = budget_callbacks(horizon * n, total_steps, epochs, steps_per_epoch, initial_epoch, self.anneal_learning_rate, self.episodes_per_env is not None)
+            if validation_env is not None:
+                if validation_env is env and not isinstance(env, str) and not callable(env):
+                    raise ValueError("`validation_env` must not be the training environment itself. Received: the same object twice.")
+                validation_vector, owned_validation = make_vector_env(
+                    validation_env,
+                    None if hasattr(validation_env, "num_envs") or hasattr(validation_env, "unwrapped") else min(validation_episodes, 8),
+                    "validation_env",
+                )
+                self.bind(validation_vector.single_observation_space, validation_vector.single_action_space, "validation_env")
+                runtime.validation = (validation_vector, validation_episodes)
+            if self.reward_scaling is not None:
+                carry = runtime.reward_carry.setdefault(n, tf.Variable(tf.zeros(n), trainable=False))
+                carry.assign(tf.zeros(n))
+            runtime.fit = self._make_collector(vector_env, horizon, seed)
+            verbose = 1 if verbose == "auto" else verbose
+            callbacks = [*budget.callbacks, *(callbacks or [])]
+            if verbose == 1 and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks):
+                callbacks.append(Progress())
+            callback_list = keras.callbacks.CallbackList(
+                callbacks,
+                add_history=True,
+                add_progbar=verbose != 0,
+                model=self,
+                verbose=verbose,
+                epochs=budget.epochs,
+                steps=budget.steps_per_epoch,
+            )
+            return super().fit(
+                tf.data.Dataset.range(1).repeat(),
+                epochs=budget.epochs,
+                steps_per_epoch=None if total_steps else steps_per_epoch,
+                initial_epoch=initial_epoch,
+                callbacks=callback_list,
+                validation_data=None if validation_env is None else tf.data.Dataset.range(1),
+                validation_freq=validation_freq,
+                shuffle=False,
+            )
+        finally:
+            runtime.fit = runtime.validation = None
+            if owned:
+                vector_env.close()
+            if owned_validation:
+                validation_vector.close()
+
+    def rollout_horizon(self, vector_env):
+        """T, the rows of one rollout from this vector environment."""
+        return self.horizon
+
+    def check_rollout(self, horizon, num_envs):
+        """Refuses settings that do not fit rollouts of `horizon` x `num_envs`; a method adds its own checks."""
+
+    episodes_per_env = None
+
+    def _make_collector(self, vector_env, horizon, seed):
+        n, head = vector_env.num_envs, self.head
+
+        def draw():
+            return head.noise(self.next_seed(), (horizon, n))
+
+        draw = draw if self.run_eagerly else tf.function(draw, autograph=False)
+        if seed is None:
+            seed = int(tf.bitwise.right_shift(ops.random.bits(self.next_seed(), ()), 1))
+        actor = self._actor(n, deterministic=False)
+        return Collector(
+            vector_env, self._runtime.spec, head, actor, lambda: draw().numpy(), horizon, self.episodes_per_env, seed
+        )
+
+    def _actor(self, num_envs, deterministic):
+        actors = self._runtime.actors
+        key = (num_envs, deterministic)
+        if key not in actors:
+            actors[key] = Actor(self.policy, self.head, self._runtime.spec, num_envs, deterministic)
+        return actors[key]
+
+    def make_train_function(self, force=False):
+        """Keras's hook: the Python function that runs one iteration, around the compiled update."""
+        if self.train_function is not None and not force:
+            return
+        names = []
+
+        def update(rollout, steps_taken):
+            logs = self.train_step(rollout)
+            self._update_normalizers(rollout)
+            self.iterations.assign_add(1)
+            self.env_steps.assign_add(steps_taken)
+            names[:] = logs
+            # One vector instead of a dozen scalars: each hand-over to Python costs as much as a small network.
+            return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
+
+        if not self.run_eagerly:
+            update = tf.function(update, autograph=False, jit_compile=self._compiled_with_xla)
+        runtime = self._runtime
+        self.update_function = update
+
+        def iterate(_):
+            collector = runtime.fit
+            rollout = tf.nest.map_structure(tf.convert_to_tensor, collector.collect())
+            values = update(rollout, tf.constant(collector.steps_taken, tf.int64)).numpy()
+            return self._log(dict(zip(names, values.tolist(), strict=True)), collector)
+
+        self.train_function = iterate
+
+    def _update_normalizers(self, rollout):
+        valid = tf.reshape(rollout.valid, [-1])
+        observations = ops.flatten_time(rollout.observations)
+        layers = {id(layer): layer for m in (self.policy, self.critic) if m is not None for layer in normalizers(m)}
+        for layer in layers.values():
+            layer.update(observations if layer.key is None else observations[layer.key], valid)
+
+    def _log(self, logs, collector):
+        """An iteration's logs: means over the epoch of what the method logs, and the state of the run."""
+        runtime = self._runtime
+        runtime.steps += 1
+        means = {}
+        for name, value in logs.items():
+            runtime.sums[name] = runtime.sums.get(name, 0.0) + value
+            means[name] = runtime.sums[name] / runtime.steps
+        runtime.env_steps_in_epoch += collector.steps_taken
+        seconds = time.perf_counter() - runtime.epoch_started
+        means.update(collector.statistics.means())
+        means["env_steps"] = int(self.env_steps.value.numpy())
+        means["steps_per_second"] = runtime.env_steps_in_epoch / seconds
+        return means
+
+    def reset_metrics(self):
+        """Starts new epoch means; Keras calls it at each epoch's begin."""
+        super().reset_metrics()
+        runtime = self._runtime
+        runtime.sums, runtime.steps, runtime.env_steps_in_epoch = {}, 0, 0
+        runtime.epoch_started = time.perf_counter()
+
+    # Keras asks `stop_training` both to leave an epoch and to leave the fit. An epoch that has used up its share of environment
+    # steps ends through the same door, and the budget's callback closes it again.
+    @property
+    def stop_training(self):
+        """Whether Keras should leave the present loop; callbacks set it to end the fit."""
+        return self._runtime.stop_training or self._runtime.epoch_is_over
+
+    @stop_training.setter
+    def stop_training(self, value):
+        if hasattr(self, "_runtime"):
+            self._runtime.stop_training = value
+
+    # Judging and acting -------------------------------------------------------------------------------------------------
+
+    def evaluate(self, env=None, episodes=100, deterministic=True, seed=None, num_envs=None, *, x=None, callbacks=None, **kwargs):
+        """Plays whole episodes with the policy as it stands; nothing learns and no statistics move.
+
+        Each of the environments plays the same number of episodes (the first ones one more where they do not divide), since
+        counting the first to finish would favour short episodes.
+
+        Args:
+            env: As for `fit`; a vector environment is reset.
+            episodes: How many, at least 1. 100, as gymnasium's own registry counts a task solved.
+            deterministic: The mode of the policy, else samples.
+            seed: Of environments and samples; None derives it from the agent's seed, without moving its random state.
+            num_envs: Environments side by side; min(episodes, 8) where they are made here (ours, because more rarely pays in one process).
+            x, callbacks, kwargs: Keras's own, used when `fit` validates.
+
+        Returns:
+            A dictionary: `return`, `return_std`, `return_min`, `return_max` (raw reward, undiscounted), `length` (steps),
+            `episodes`, `deterministic` (1.0 or 0.0).
+
+        Raises:
+            ValueError: If the agent is not built or the environment does not fit.
+        """
+        if x is not None:
+            vector_env, episodes = self._runtime.validation
+            if callbacks is not None:
+                callbacks.on_test_begin()
+            logs = self._evaluate(vector_env, episodes, deterministic, seed)
+            if callbacks is not None:
+                callbacks.on_test_end(logs)
+            return logs
+        check_whole("episodes", episodes)
+        if env is None:
+            raise ValueError("`env` must be given to evaluate. Received: env=None.")
+        self._assert_built("evaluate")
+        if num_envs is None and (isinstance(env, str) or (callable(env) and not hasattr(env, "step"))):
+            num_envs = min(episodes, 8) if isinstance(env, str) else None
+        vector_env, owned = make_vector_env(env, num_envs)
+        try:
+            self.bind(vector_env.single_observation_space, vector_env.single_action_space)
+            return self._evaluate(vector_env, episodes, deterministic, seed)
+        finally:
+            if owned:
+                vector_env.close()
+
+    def _evaluate(self, vector_env, episodes, deterministic, seed):
+        n = vector_env.num_envs
+        actor = self._actor(n, deterministic)
+        actor.sync()
+        seed = self.seed + 1 if seed is None else int(seed)
+
+        def noise(chunk):
+            return None if deterministic else self.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()
+
+        returns, lengths = play_episodes(vector_env, self._runtime.spec, actor, noise, episodes, seed)
+        return {
+            "return": float(np.mean(returns)),
+            "return_std": float(np.std(returns)),
+            "return_min": float(np.min(returns)),
+            "return_max": float(np.max(returns)),
+            "length": float(np.mean(lengths)),
+            "episodes": episodes,
+            "deterministic": float(deterministic),
+        }
+
+    def act(self, observations, deterministic=True, seed=None):
+        """The action(s) the environment accepts, for one observation or a batch.
+
+        Args:
+            observations: One observation of the environment's space, or a batch of them.
+            deterministic: The mode, else a sample.
+            seed: Of the sample; None takes the agent's random state, and moves it.
+
+        Returns:
+            One action, or a batch, as NumPy.
+
+        Raises:
+            ValueError: If the agent is not built, or an observation has the wrong shape.
+        """
+        self._assert_built("act")
+        spec = self._runtime.spec
+        flat = spec.map(lambda leaf, x: np.asarray(x, leaf.dtype.as_numpy_dtype), spec.flatten(observations))
+        batched = spec.is_batch(flat)
+        if not batched:
+            flat = spec.map(lambda _, x: x[None], flat)
+        seed = (self.next_seed() if seed is None else tf.constant([int(seed), 0])) if not deterministic else None
+        distribution = self.policy(tf.nest.map_structure(tf.constant, flat))
+        if deterministic:
+            actions = distribution.mode()
+        else:
+            batch = len(tf.nest.flatten(flat)[0])
+            actions = self.head.sample(distribution, self.head.noise(seed, (batch,)))
+        env_actions = self.head.to_env(actions).numpy()
+        return env_actions if batched else env_actions[0]
+
+    def predict_step(self, data):
+        """Keras's hook: the deterministic actions for a batch of observations."""
+        observations, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return self.head.to_env(self.policy(observations).mode())
+
+    def _assert_built(self, what):
+        if self._runtime.spec is None:
+            raise ValueError(
+                f"The agent must be built before `{what}`. Received: an agent that has not seen an environment. "
+                "Call `fit(env)`, load a saved agent, or call `bind(observation_space, action_space)`."
+            )
+
+    # Saving and shipping ------------------------------------------------------------------------------------------------
+
+    def get_config(self):
+        """The settings, the networks and the spaces, as plain JSON."""
+        runtime = self._runtime
+        serialize = keras.saving.serialize_keras_object
+        policy = self.shared_model if self.shared_model is not None else self.policy
+        critic = None if self.shared_model is not None else self.critic
+        return {
+            "name": self.name,
+            "policy": policy and serialize(policy),
+            "critic": critic and serialize(critic),
+            "networks": serialize(self._networks) if self._own_networks else None,
+            "gamma": self.gamma,
+            "horizon": self.horizon,
+            "estimator": serialize(self.estimator),
+            "reward_scaling": self.reward_scaling is not None,
+            "reward_clip": self.reward_clip,
+            "anneal_learning_rate": self.anneal_learning_rate,
+            "seed": self.seed,
+            "observation_space": runtime.spec and space_to_config(runtime.observation_space),
+            "action_space": runtime.spec and space_to_config(runtime.action_space),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """An agent from `get_config`'s dictionary, built if the saved one was."""
+        config = {
+            name: keras.saving.deserialize_keras_object(value)
+            if isinstance(value, dict) and "class_name" in value
+            else value
+            for name, value in config.items()
+        }
+        observation_space, action_space = config.pop("observation_space"), config.pop("action_space")
+        policy, critic, networks = config.pop("policy"), config.pop("critic"), config.pop("networks")
+        if networks is None:
+            return _bound(cls(policy, critic, **config), observation_space, action_space)
+        agent = cls(networks=networks, **config)
+        agent.policy, agent.critic = policy, critic
+        return _bound(agent, observation_space, action_space)
+
+    def get_compile_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "optimizer": serialize(self.optimizer),
+            "critic_optimizer": self.critic_optimizer and serialize(self.critic_optimizer),
+            "jit_compile": self._jit_setting,
+            "run_eagerly": self.run_eagerly,
+            "base_learning_rates": self._base_learning_rates,
+        }
+
+    def compile_from_config(self, config):
+        config = {
+            name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+            for name, value in config.items()
+        }
+        base_learning_rates = config.pop("base_learning_rates")
+        self.compile(**config)
+        self._base_learning_rates = base_learning_rates
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """Saves all that training needs to go on: networks, optimizer, schedules, normalisers, counters, random state.
+
+        Written beside `filepath`, read back, then renamed: an older file is never lost to a crash.
+
+        Args:
+            filepath: Path ending in `.keras`.
+            overwrite: Replace an existing file without asking.
+            kwargs: Keras's own.
+
+        Raises:
+            ValueError: If the path does not end in `.keras`.
+        """
+        save = super().save
+        write_beside(filepath, ".keras", lambda path: save(path, **kwargs), verify_zip, overwrite)
+
+    def save_weights(self, filepath, overwrite=True, **kwargs):
+        """Saves weights, optimizer, counters and random state to a `.weights.h5` file, by rename as `save` does."""
+        save_weights = super().save_weights
+        write_beside(filepath, ".weights.h5", lambda path: save_weights(path, **kwargs), verify_weights, overwrite)
+
+    def export(self, filepath, verify=True):
+        """Exports the policy as a SavedModel for TensorFlow Serving, which needs neither this library nor TFP.
+
+        Endpoints, with named inputs, free batch size, normaliser and action bounds inside: `serving_default` (observations ->
+        `action`, what the environment accepts), `sample` (observations and `seed` int32[2] -> `action`, `log_prob`), and
+        `value` (observations -> `value`) where there is a critic.
+
+        Args:
+            filepath: Version folder to make, such as `saved_models/cartpole/1`; it must not exist.
+            verify: Whether another process, which can import neither kerasrl_pg nor TFP, loads it and must give this agent's
+                actions on 64 observations before the folder appears, by rename.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: If the agent is not built or the folder exists.
+            RuntimeError: If the exported model's actions differ.
+        """
+        self._assert_built("export")
+        return export_saved_model(self, filepath, verify)
+
+    @property
+    def observation_spec(self):
+        """The `ObservationSpec` of the environment the agent was built for; None before."""
+        return self._runtime.spec
+
+    @property
+    def spaces(self):
+        """`(observation_space, action_space)` the agent was built for."""
+        return self._runtime.observation_space, self._runtime.action_space
+
+
+def _bound(agent, observation_space, action_space):
+    if observation_space is not None:
+        agent.bind(space_from_config(observation_space), space_from_config(action_space))
+    return agent
+
+
+def _find_head(model, kind, argument):
+    heads = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+    if len(heads) != 1:
+        raise ValueError(
+            f"`{argument}` must contain exactly one {kind.__name__} of kerasrl_pg.heads, as its last layer. "
+            f"Received: {len(heads)} in {model}."
+        )
+    return heads[0]
+
+
+def _gradients(tape, loss, variables):
+    """Gradients, zeros where the loss does not depend on a variable."""
+    return tape.gradient(loss, [v.value for v in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+
+def _descend(optimizer, tape, loss, variables):
+    optimizer.apply(_gradients(tape, loss, variables), variables)
+
+
+def serialize_coefficient(coefficient):
+    """A number as it is, a Keras schedule as its configuration."""
+    if isinstance(coefficient, Schedule):
+        return keras.saving.serialize_keras_object(coefficient)
+    return coefficient
+
+
+def check_number(name, value, low, high=float("inf"), exclusive=False, optional=False):
+    """Refuses `value` unless it is a number in [low, high] ((low, high] where exclusive), a schedule, or None where optional."""
+    if (optional and value is None) or isinstance(value, Schedule):
+        return
+    if not isinstance(value, (int, float, np.number)) or not (low < value if exclusive else low <= value) or not value <= high:
+        interval = f"{'(' if exclusive else '['}{low}, {high}{']' if high != float('inf') else ')'}"
+        raise ValueError(f"`{name}` must be a number in {interval}{', or None' if optional else ''}. Received: {name}={value!r}.")
+
+
+def check_whole(name, value, at_least=1, optional=False):
+    """Refuses `value` unless it is a whole number of at least `at_least`, or None where optional."""
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
+        raise ValueError(
+            f"`{name}` must be a whole number of at least {at_least}{', or None' if optional else ''}. Received: {name}={value!r}."
+        )

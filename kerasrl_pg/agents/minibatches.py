@@ -1,0 +1,41 @@
+"""Passes over a batch in shuffled minibatches, inside one compiled function."""
+
+import tensorflow as tf
+
+from kerasrl_pg import ops
+
+
+def for_each_minibatch(update, batch, names, seed, update_epochs, minibatch_size, keep_going=None):
+    """Calls `update(minibatch)` for each minibatch of each pass, and averages its logs.
+
+    One `tf.while_loop` runs all of it, because a call from Python for each minibatch costs ten times the update of a small network.
+
+    Args:
+        update: Function from a minibatch (the nest of `batch` with `minibatch_size` rows) to a dictionary of scalars; it applies
+            the gradient itself.
+        batch: Nest of tensors [B, ...].
+        names: Keys of the dictionary `update` returns.
+        seed: int32[2], of the shuffling; each pass has its own permutation.
+        update_epochs: K, passes, at least 1.
+        minibatch_size: M, rows of a minibatch; B must be a multiple.
+        keep_going: None, or a function from the last minibatch's logs to a bool tensor; where False, the passes end.
+
+    Returns:
+        Means of the logs over the minibatches done, and `updates`, their number.
+    """
+    size = tf.nest.flatten(batch)[0].shape[0]
+    rows = ops.random.permutations(seed, update_epochs, size)
+    rows = tf.reshape(rows, [-1, minibatch_size])
+    count = update_epochs * (size // minibatch_size)
+
+    def body(index, going, sums):
+        chosen = rows[index]
+        logs = update(tf.nest.map_structure(lambda x: tf.gather(x, chosen), batch))
+        sums = {name: sums[name] + tf.cast(logs[name], tf.float32) for name in names}
+        going = tf.constant(True) if keep_going is None else keep_going(logs)
+        return index + 1, going, sums
+
+    start = (tf.constant(0), tf.constant(True), {name: tf.constant(0.0) for name in names})
+    done, _, sums = tf.while_loop(lambda i, going, _: (i < count) & going, body, start, maximum_iterations=count)
+    updates = tf.cast(done, tf.float32)
+    return {**{name: sums[name] / updates for name in names}, "updates": updates}

@@ -1,0 +1,185 @@
+"""Proximal policy optimisation with the clipped objective."""
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from kerasrl_pg import estimators, ops
+from kerasrl_pg.agents.agent import Agent, check_number, check_whole, serialize_coefficient
+from kerasrl_pg.agents.minibatches import for_each_minibatch
+
+
+class Batch(NamedTuple):
+    """What the passes of one update need, [B, ...] each."""
+
+    observations: Any
+    actions: Any
+    old_log_probs: Any
+    old_values: Any
+    advantages: Any
+    returns: Any
+    valid: Any
+
+
+@keras.saving.register_keras_serializable("kerasrl_pg")
+class PPO(Agent):
+    """Proximal policy optimisation, clipped (lecture notes 3.6.3; Schulman et al. 2017, arXiv 1707.06347, algorithm 1).
+
+    Each iteration:
+
+    1. run π_old for T steps in N environments;
+    2. estimate advantages with the critic;
+    3. for K passes, in minibatches of M: ascend min(c_t A_t, clip(c_t, 1-ε, 1+ε) A_t) - c_V (V - R)²/2 + c_H H, c_t = π/π_old.
+
+    The code-level optimisations of Engstrom et al. 2020 (arXiv 2005.12729, A.1; lecture notes 3.7) are switches:
+
+    | optimisation | switch |
+    | --- | --- |
+    | value clipping | `value_clip` |
+    | reward scaling, reward clipping | `reward_scaling`, `reward_clip` |
+    | observation normalisation and clipping | `networks=Networks(normalize_observations=, observation_clip=)` |
+    | orthogonal initialisation, tanh | `networks=Networks(orthogonal=, activation=)` |
+    | learning-rate annealing | `anneal_learning_rate`, or any Keras schedule in the optimizer |
+    | global gradient clipping | the optimizer's `global_clipnorm` |
+    | advantage normalisation | `normalize_advantages` |
+    | early stop on the KL divergence (Spinning Up) | `target_kl` |
+
+    Args:
+        policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`.
+        horizon: T. 2048 / N is customary for one environment of MuJoCo; 128: Schulman et al. 2017, table 5.
+        estimator: None for GAE(λ = 0.95) (table 3 there).
+        clip_ratio: ε > 0. 0.2, table 3 there.
+        update_epochs: K, passes over the rollout, at least 1. 10, table 3 there.
+        minibatch_size: M; T x N must be a multiple. 64, table 3 there.
+        value_coef: c_V >= 0. 0.5 of half the squared error, as in OpenAI Baselines; Stable-Baselines3's 0.5 of the whole squared
+            error is 1.0 here.
+        entropy_coef: c_H >= 0. 0: table 3 there.
+        value_clip: None, or ε_V > 0: the critic's prediction may gain nothing by moving further than this from its old value.
+            None: ours, because it depends on the scale of the rewards and Andrychowicz et al. 2021 found no gain.
+        normalize_advantages: "minibatch", "batch", or False. "minibatch", as OpenAI Baselines does.
+        target_kl: None, or a bound > 0 on the approximate KL divergence (nats): the passes end after the minibatch where the estimate
+            exceeds 1.5 times it (Spinning Up's rule, there by pass).
+
+    `clip_ratio`, `value_coef` and `entropy_coef` may be Keras schedules of the iteration.
+
+    Logs, means over the iteration's minibatches: `loss`, `policy_loss`, `critic_loss` (half squared error, or cross-entropy), `entropy`
+    (nats), `kl` (the estimator (r - 1) - log r of KL(π_old, π), nats), `clip_fraction`, `explained_variance` (of the critic before the
+    update), `updates` (optimizer steps taken).
+
+    Raises:
+        ValueError: If a setting is out of range, or `minibatch_size` does not divide T x N (when `fit` knows N).
+
+    >>> agent = PPO(horizon=16, minibatch_size=32, update_epochs=2, seed=0)
+    >>> agent.compile(keras.optimizers.Adam(1e-3))
+    >>> history = agent.fit("CartPole-v1", total_steps=64, num_envs=4, epochs=1, verbose=0)
+    >>> int(agent.env_steps.numpy())
+    64
+    """
+
+    def __init__(
+        self,
+        policy=None,
+        critic=None,
+        *,
+        horizon=128,
+        estimator=None,
+        clip_ratio=0.2,
+        update_epochs=10,
+        minibatch_size=64,
+        value_coef=0.5,
+        entropy_coef=0.0,
+        value_clip=None,
+        normalize_advantages="minibatch",
+        target_kl=None,
+        **kwargs,
+    ):
+        super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(), **kwargs)
+        check_whole("horizon", horizon)
+        check_number("clip_ratio", clip_ratio, 0.0, exclusive=True)
+        check_whole("update_epochs", update_epochs)
+        check_whole("minibatch_size", minibatch_size)
+        check_number("value_coef", value_coef, 0.0)
+        check_number("entropy_coef", entropy_coef, 0.0)
+        check_number("value_clip", value_clip, 0.0, exclusive=True, optional=True)
+        check_number("target_kl", target_kl, 0.0, exclusive=True, optional=True)
+        if normalize_advantages not in ("minibatch", "batch", False):
+            raise ValueError(
+                "`normalize_advantages` must be 'minibatch', 'batch' or False. "
+                f"Received: normalize_advantages={normalize_advantages!r}."
+            )
+        self.clip_ratio = clip_ratio
+        self.update_epochs = update_epochs
+        self.minibatch_size = minibatch_size
+        self.value_coef = value_coef
+        self.entropy_coef = entropy_coef
+        self.value_clip = value_clip
+        self.normalize_advantages = normalize_advantages
+        self.target_kl = target_kl
+
+    def check_rollout(self, horizon, num_envs):
+        if (horizon * num_envs) % self.minibatch_size:
+            raise ValueError(
+                f"`minibatch_size` must divide the rollout, horizon x num_envs = {horizon} x {num_envs} = {horizon * num_envs}. "
+                f"Received: minibatch_size={self.minibatch_size}. Choose a divisor of {horizon * num_envs}."
+            )
+
+    def train_step(self, rollout):
+        advantages, returns, values = self.estimate(rollout)
+        if self.normalize_advantages == "batch":
+            advantages = ops.standardize(advantages, rollout.valid)
+        batch = ops.flatten_time(
+            Batch(rollout.observations, rollout.actions, rollout.log_probs, values, advantages, returns, rollout.valid)
+        )
+        # The ratio compares two runs of one program, so that it is exactly 1 before the first step.
+        batch = batch._replace(old_log_probs=self.policy(batch.observations).log_prob(batch.actions))
+        names = ("loss", "policy_loss", "critic_loss", "entropy", "kl", "clip_fraction")
+        keep_going = None if self.target_kl is None else lambda logs: logs["kl"] <= 1.5 * self.target_kl
+        logs = for_each_minibatch(
+            self.update, batch, names, self.next_seed(), self.update_epochs, self.minibatch_size, keep_going
+        )
+        logs["explained_variance"] = ops.explained_variance(values, returns, rollout.valid)
+        return logs
+
+    def update(self, batch):
+        """One step of the optimizer on a minibatch."""
+        clip_ratio = self.scheduled(self.clip_ratio)
+        advantages = batch.advantages
+        if self.normalize_advantages == "minibatch":
+            advantages = ops.standardize(advantages, batch.valid)
+        with tf.GradientTape() as tape:
+            distribution, value_distribution = self.forward(batch.observations)
+            log_probs = distribution.log_prob(batch.actions)
+            ratio = ops.importance_ratio(log_probs, batch.old_log_probs)
+            policy_loss = -ops.masked_mean(ops.clipped_objective(ratio, advantages, clip_ratio), batch.valid)
+            critic_loss = ops.masked_mean(self.critic_loss(value_distribution, batch), batch.valid)
+            entropy = ops.masked_mean(distribution.entropy(), batch.valid)
+            loss = policy_loss + self.scheduled(self.value_coef) * critic_loss - self.scheduled(self.entropy_coef) * entropy
+        self.apply_gradients(tape, loss)
+        return {
+            "loss": loss,
+            "policy_loss": policy_loss,
+            "critic_loss": critic_loss,
+            "entropy": entropy,
+            "kl": ops.masked_mean(ops.kl_k3(log_probs, batch.old_log_probs), batch.valid),
+            "clip_fraction": ops.masked_mean(ops.clip_fraction(ratio, clip_ratio), batch.valid),
+        }
+
+    def critic_loss(self, value_distribution, batch):
+        """The critic's loss [B]: its head's, or the clipped squared error."""
+        if self.value_clip is None:
+            return self.critic_head.loss(value_distribution, batch.returns)
+        return ops.clipped_squared_error(value_distribution.mean(), batch.old_values, batch.returns, self.value_clip)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "clip_ratio": serialize_coefficient(self.clip_ratio),
+            "update_epochs": self.update_epochs,
+            "minibatch_size": self.minibatch_size,
+            "value_coef": serialize_coefficient(self.value_coef),
+            "entropy_coef": serialize_coefficient(self.entropy_coef),
+            "value_clip": self.value_clip,
+            "normalize_advantages": self.normalize_advantages,
+            "target_kl": self.target_kl,
+        }

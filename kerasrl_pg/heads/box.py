@@ -1,0 +1,69 @@
+"""The bounds of a continuous action, as every continuous head reads them."""
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+
+
+def event_shape(shape):
+    """A shape given as a tuple, a list or one integer, as a tuple of integers."""
+    if isinstance(shape, (int, np.integer)):
+        shape = (shape,)
+    shape = tuple(int(size) for size in shape)
+    if any(size < 1 for size in shape):
+        raise ValueError(f"shape must hold sizes of at least 1. Received: shape={shape}.")
+    return shape
+
+
+def bounds(low, high, shape):
+    """`low` and `high` as float32 arrays of `shape`; None means unbounded on that side.
+
+    Raises:
+        ValueError: if somewhere `low` is not below `high`, or they do not broadcast to `shape`.
+    """
+    try:
+        low = np.broadcast_to(np.float32(-np.inf if low is None else low), shape)
+        high = np.broadcast_to(np.float32(np.inf if high is None else high), shape)
+    except ValueError as error:
+        raise ValueError(
+            f"low and high must broadcast to the action shape {shape}. "
+            f"Received: low={low}, high={high}."
+        ) from error
+    if not (low < high).all():
+        raise ValueError(
+            f"low must be below high in every dimension. Received: low={low}, high={high}."
+        )
+    return low, high
+
+
+def finite_bounds(low, high, shape=None):
+    """Finite `low` and `high` as float32 arrays of `shape`; None for their common shape.
+
+    Raises:
+        ValueError: as `bounds`, and if a bound is missing or infinite.
+    """
+    finite = low is not None and high is not None
+    if not (finite and np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ValueError(
+            "low and high must be finite, because the policy fills the whole interval. "
+            f"Received: low={low}, high={high}. Use heads.Gaussian for an unbounded action, or "
+            "bound the environment's actions (gymnasium.wrappers.RescaleAction)."
+        )
+    if shape is None:
+        shape = np.broadcast_shapes(np.shape(low), np.shape(high))
+    return bounds(low, high, event_shape(shape))
+
+
+def rescale(x, low, high):
+    """x in [0, 1] to low + x (high - low), never outside [low, high] by rounding."""
+    return tf.clip_by_value(low + tf.cast(x, tf.float32) * (high - low), low, high)
+
+
+def is_box(space):
+    """Whether `space` is a gymnasium `Box` of floats."""
+    return isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating)
+
+
+def as_config(bound):
+    """A bound as nested lists for `get_config`; None if it is infinite everywhere."""
+    return None if np.isinf(bound).all() else bound.tolist()

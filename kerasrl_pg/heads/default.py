@@ -1,0 +1,42 @@
+"""Which head a space gets when the user names none."""
+
+import gymnasium
+
+from kerasrl_pg.heads.bernoulli import Bernoulli
+from kerasrl_pg.heads.box import is_box
+from kerasrl_pg.heads.categorical import Categorical, MultiCategorical
+from kerasrl_pg.heads.gaussian import Gaussian
+
+
+def default_head(space, **kwargs):
+    """The ordinary head for a gymnasium action space.
+
+    Discrete: `Categorical`; MultiDiscrete: `MultiCategorical`; MultiBinary: `Bernoulli`; Box of
+    floats: `Gaussian`, clipped to the box when acting, which is what the PPO literature reports on.
+
+    Args:
+        space: action space of one environment.
+        **kwargs: for the head's constructor.
+
+    Raises:
+        ValueError: for any other space.
+
+    >>> import gymnasium
+    >>> from kerasrl_pg.heads import default_head
+    >>> default_head(gymnasium.spaces.Discrete(4)).num_actions
+    4
+    """
+    spaces = gymnasium.spaces
+    if isinstance(space, spaces.Discrete):
+        return Categorical.from_space(space, **kwargs)
+    if isinstance(space, spaces.MultiDiscrete):
+        return MultiCategorical.from_space(space, **kwargs)
+    if isinstance(space, spaces.MultiBinary):
+        return Bernoulli.from_space(space, **kwargs)
+    if is_box(space):
+        return Gaussian.from_space(space, **kwargs)
+    raise ValueError(
+        "No head is known for this action space; Discrete, MultiDiscrete, MultiBinary and Box of "
+        f"floats have one. Received: space={space}. Pass head= (a subclass of heads.Head) or your "
+        "own policy, or flatten the environment's actions."
+    )

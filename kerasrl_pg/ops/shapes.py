@@ -1,0 +1,160 @@
+"""Shapes, masks and the reductions over them.
+
+A rollout has rows that are no transitions (the row after an episode's end in some vector
+environments, or padding), so every mean and variance of the library goes through `valid`.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+
+def check_same_shape(**tensors):
+    """Refuse tensors of different shapes before they broadcast.
+
+    `(B, 1)` minus `(B,)` is silently `(B, B)`. The check looks at static shapes only, so inside a
+    `tf.function` it costs nothing after tracing. A dimension not known yet agrees with any.
+
+    Args:
+        **tensors: the tensors to compare, by the name to call them in the error; None is skipped.
+
+    Raises:
+        ValueError: if two shapes differ.
+
+    >>> check_same_shape(values=tf.zeros((3, 1)), returns=tf.zeros(3))
+    Traceback (most recent call last):
+    ...
+    ValueError: `values` and `returns` must have the same shape, or they would broadcast. \
+Received: values.shape=(3, 1), returns.shape=(3,). Reshape one of them, for instance with \
+`tf.squeeze(values, -1)` when a network's last axis of size 1 was left on.
+    """
+    shapes = {
+        name: tf.TensorShape(np.shape(tensor))
+        for name, tensor in tensors.items()
+        if tensor is not None
+    }
+    for first, shape in shapes.items():
+        for second, other in shapes.items():
+            if not shape.is_compatible_with(other):
+                raise ValueError(
+                    f"`{first}` and `{second}` must have the same shape, or they would "
+                    f"broadcast. Received: {first}.shape={shape}, {second}.shape={other}. "
+                    "Reshape one of them, for instance with "
+                    f"`tf.squeeze({first}, -1)` when a network's last axis of size 1 was left on."
+                )
+
+
+def flatten_time(structure):
+    """Merge the time and environment axes of every tensor in a structure.
+
+    Args:
+        structure: a nest of tensors [T, N, ...].
+
+    Returns:
+        The same nest with tensors [T * N, ...]; row t * N + n is step t of environment n.
+
+    >>> flatten_time({"rewards": tf.constant([[1, 2], [3, 4], [5, 6]])})["rewards"].numpy()
+    array([1, 2, 3, 4, 5, 6], dtype=int32)
+    """
+    return tf.nest.map_structure(
+        lambda tensor: tf.reshape(tensor, tf.concat([[-1], tf.shape(tensor)[2:]], 0)), structure
+    )
+
+
+def masked_mean(x, valid=None):
+    """Mean of the valid entries; 0 if there are none.
+
+    Args:
+        x: float tensor of any shape, usually [T, N] or a minibatch [B]. Gradients flow into it.
+        valid: bool tensor of x's shape; None for all.
+
+    Returns:
+        float scalar, in x's unit.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    >>> float(masked_mean(tf.constant([1.0, 3.0, float("nan")]), tf.constant([True, True, False])))
+    2.0
+    """
+    if valid is None:
+        return tf.reduce_mean(x)
+    check_same_shape(x=x, valid=valid)
+    x = tf.convert_to_tensor(x)
+    # `where`, not a product: whatever stands in an invalid row, even NaN, must not count.
+    total = tf.reduce_sum(tf.where(valid, x, tf.zeros_like(x)))
+    return tf.math.divide_no_nan(total, tf.reduce_sum(tf.cast(valid, x.dtype)))
+
+
+def masked_moments(x, valid=None):
+    """Mean, population variance and count over the leading axes.
+
+    The mean is taken twice, the second time of what the first left over (Chan, Golub & LeVeque
+    1983, "Algorithms for computing the sample variance", the corrected two-pass algorithm): in
+    float32 the variance of a constant is then 0, not the square of the mean's rounding error.
+
+    Args:
+        x: float tensor [T, N, ...] or [B, ...], features last.
+        valid: bool tensor [T, N] or [B], the leading axes to reduce; None reduces all axes of x.
+
+    Returns:
+        mean: [...], 0 if nothing is valid.
+        variance: [...], of the population (divided by count), 0 if nothing is valid.
+        count: scalar float32, the number of valid rows.
+
+    Raises:
+        ValueError: if `valid` is not the shape x begins with.
+
+    >>> x = tf.constant([[1.0, 10.0], [3.0, 10.0], [9.0, 99.0]])
+    >>> mean, variance, count = masked_moments(x, tf.constant([True, True, False]))
+    >>> mean.numpy(), variance.numpy(), float(count)
+    (array([ 2., 10.], dtype=float32), array([1., 0.], dtype=float32), 2.0)
+    """
+    x = tf.cast(x, tf.float32)
+    valid = tf.ones_like(x, tf.bool) if valid is None else tf.convert_to_tensor(valid)
+    rank = valid.shape.rank
+    if not valid.shape.is_compatible_with(x.shape[:rank]):
+        raise ValueError(
+            "`valid` must have the leading axes of `x`, those to reduce. "
+            f"Received: x.shape={x.shape}, valid.shape={valid.shape}."
+        )
+    axes = list(range(rank))
+    count = tf.reduce_sum(tf.cast(valid, tf.float32))
+    mask = tf.reshape(valid, tf.concat([tf.shape(valid), [1] * (x.shape.rank - rank)], 0))
+
+    def average(values):
+        return tf.math.divide_no_nan(tf.reduce_sum(tf.where(mask, values, 0.0), axes), count)
+
+    mean = average(x)
+    mean += average(x - mean)
+    return mean, average(tf.square(x - mean)), count
+
+
+def standardize(x, valid=None, epsilon=1e-8):
+    """Shift and scale to mean 0 and standard deviation 1, as is done to advantages.
+
+    (x - mean) / max(std, ε), with the population's std. A batch of one, or of equal numbers,
+    gives zeros, not NaN.
+
+    Args:
+        x: float tensor of any shape, usually [T, N] or a minibatch [B].
+        valid: bool tensor of x's shape; None for all. The others come out 0.
+        epsilon: floor of the std, in x's unit. 1e-8 is what PPO2 adds to the std (Dhariwal et
+            al. 2017, OpenAI Baselines, ppo2/model.py); a floor is ours, because it leaves the
+            std of every ordinary batch at 1.
+
+    Returns:
+        float32 tensor of x's shape, without unit.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    >>> standardize(tf.constant([1.0, 3.0, 5.0, 7.0])).numpy().round(3)
+    array([-1.342, -0.447,  0.447,  1.342], dtype=float32)
+    >>> standardize(tf.constant([7.0])).numpy()
+    array([0.], dtype=float32)
+    """
+    check_same_shape(x=x, valid=valid)
+    x = tf.cast(x, tf.float32)
+    mean, variance, _ = masked_moments(x, valid)
+    standard = (x - mean) / tf.maximum(tf.sqrt(variance), epsilon)
+    return standard if valid is None else tf.where(valid, standard, 0.0)

@@ -1,0 +1,80 @@
+"""Running moments, and the scaling of observations and rewards by them."""
+
+import tensorflow as tf
+
+
+def merge_moments(mean, variance, count, batch_mean, batch_variance, batch_count):
+    """Moments of two samples together, from the moments of each.
+
+        n = n_a + n_b,   μ = μ_a + d n_b / n,   σ² = (n_a σ_a² + n_b σ_b² + d² n_a n_b / n) / n,
+
+    with d = μ_b - μ_a. Merging with an empty sample changes nothing.
+
+    Args:
+        mean, variance: float tensors [...], of the population (divided by n).
+        count: float scalar, n_a >= 0.
+        batch_mean, batch_variance, batch_count: the same of the other sample, as `masked_moments`
+            gives them.
+
+    Returns:
+        mean, variance, count of both.
+
+    Source: Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm for computing
+    sample variances".
+
+    >>> [float(x) for x in merge_moments(1.0, 0.0, 2.0, 4.0, 1.0, 2.0)]  # of 1, 1 and 3, 5
+    [2.5, 2.75, 4.0]
+    """
+    total = count + batch_count
+    weight = tf.math.divide_no_nan(batch_count, total)
+    delta = batch_mean - mean
+    # In shares n_a / n and n_b / n: the product of two long counts would lose digits.
+    merged = variance + weight * (batch_variance - variance + tf.square(delta) * (1.0 - weight))
+    return mean + weight * delta, merged, total
+
+
+def normalize(x, mean, variance, clip=10.0, epsilon=1e-8):
+    """(x - mean) / sqrt(variance + ε), clipped to [-clip, clip].
+
+    Args:
+        x: float tensor [..., *features].
+        mean, variance: float tensors [*features].
+        clip: bound in standard deviations; None for none. 10 is OpenAI Baselines' `clipob`
+            (common/vec_env/vec_normalize.py).
+        epsilon: added to the variance; 1e-8, from the same file.
+
+    Returns:
+        float tensor of x's shape, without unit. Gradients flow into x where it is not clipped.
+
+    Source: Engstrom et al. 2020 (arXiv:2005.12729), "observation normalization" and "observation
+    clipping".
+
+    >>> normalize(tf.constant([3.0, 500.0]), mean=1.0, variance=4.0).numpy()
+    array([ 1., 10.], dtype=float32)
+    """
+    x = (x - mean) * tf.math.rsqrt(tf.convert_to_tensor(variance) + epsilon)
+    return x if clip is None else tf.clip_by_value(x, -clip, clip)
+
+
+def scale_rewards(rewards, variance, clip=10.0, epsilon=1e-8):
+    """r / sqrt(variance + ε), clipped to [-clip, clip]; no mean is subtracted.
+
+    Subtracting a mean would add a constant to every reward, which changes what is optimal
+    wherever the policy has a say in the episode's length.
+
+    Args:
+        rewards: float tensor [T, N].
+        variance: float scalar, the running variance of `discounted_accumulator`'s output.
+        clip: bound of a scaled reward; None for none. 10 is OpenAI Baselines' `cliprew`
+            (common/vec_env/vec_normalize.py).
+        epsilon: added to the variance; 1e-8, from the same file.
+
+    Returns:
+        float tensor [T, N], without unit.
+
+    Source: Engstrom et al. 2020 (arXiv:2005.12729), "reward scaling" and "reward clipping".
+
+    >>> scale_rewards(tf.constant([1.0, -100.0]), variance=4.0).numpy()
+    array([  0.5, -10. ], dtype=float32)
+    """
+    return normalize(rewards, 0.0, variance, clip, epsilon)

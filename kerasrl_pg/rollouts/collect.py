@@ -1,0 +1,180 @@
+"""Collecting rollouts from environments that run in Python."""
+
+from collections import deque
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrl_pg.envs.vector import Stepper
+from kerasrl_pg.rollouts.rollout import Rollout
+
+
+class EpisodeStatistics:
+    """Returns and lengths of the last finished episodes, from raw rewards.
+
+    Args:
+        num_envs: N.
+        window: How many episodes the means are over. 100, as in Brockman et al. 2016 ("OpenAI Gym").
+
+    >>> statistics = EpisodeStatistics(num_envs=1)
+    >>> statistics.add(np.array([2.0]), np.array([True]), np.array([True]))
+    >>> statistics.means()
+    {'episode_return': 2.0, 'episode_length': 1.0}
+    """
+
+    def __init__(self, num_envs, window=100):
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, int)
+        self.finished = deque(maxlen=window)
+
+    def reset(self):
+        """Forgets the unfinished episodes."""
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+
+    def add(self, rewards, ended, valid):
+        """Adds one step of N environments."""
+        self._returns += np.where(valid, rewards, 0.0)
+        self._lengths += valid
+        if ended.any():
+            for index in np.flatnonzero(ended & valid):
+                self.finished.append((float(self._returns[index]), int(self._lengths[index])))
+                self._returns[index] = 0.0
+                self._lengths[index] = 0
+
+    def means(self):
+        """`episode_return` (raw reward) and `episode_length` (steps), means over the window; nan before the first episode."""
+        if not self.finished:
+            return {"episode_return": float("nan"), "episode_length": float("nan")}
+        returns, lengths = np.mean(self.finished, axis=0)
+        return {"episode_return": float(returns), "episode_length": float(lengths)}
+
+
+class Collector:
+    """Collects `Rollout`s of T steps from N environments with a policy.
+
+    Args:
+        env: A `VectorEnv`.
+        spec: The `ObservationSpec`.
+        head: The policy's head.
+        actor: An `Actor` for N environments.
+        draw_noise: Function without arguments giving noise [T, N, ...] for a whole rollout.
+        horizon: T.
+        episodes: None, or how many whole episodes each environment plays in a rollout; rows after them are not valid.
+        seed: Of the environments' first reset.
+
+    Attributes:
+        steps_taken: Environment steps of the last rollout, those of environments that waited for others included.
+    """
+
+    def __init__(self, env, spec, head, actor, draw_noise, horizon, episodes=None, seed=None):
+        self._stepper = Stepper(env, spec)
+        self._spec = spec
+        self._head = head
+        self._actor = actor
+        self._draw_noise = draw_noise
+        self._horizon = horizon
+        self._episodes = episodes
+        self._num_envs = env.num_envs
+        self.statistics = EpisodeStatistics(env.num_envs)
+        self.steps_taken = 0
+        self._observations = self._stepper.reset(seed)
+        self._fresh = True
+
+    def collect(self):
+        """Plays one rollout with the policy's present weights.
+
+        Returns:
+            A `Rollout` of NumPy arrays.
+
+        Raises:
+            ValueError: If an observation, a reward or a log-probability is not finite; the sentence says which and where.
+            RuntimeError: If the environment raised in `step`.
+        """
+        horizon, n, spec, head = self._horizon, self._num_envs, self._spec, self._head
+        if self._episodes and not self._fresh:
+            self._observations = self._stepper.reset()
+            self.statistics.reset()
+        self._fresh = False
+        self._actor.sync()
+        noise = self._draw_noise()
+        rollout = Rollout(
+            observations=spec.empty(horizon, n),
+            actions=np.zeros((horizon, n, *head.action_shape), tf.as_dtype(head.action_dtype).as_numpy_dtype),
+            log_probs=np.zeros((horizon, n), np.float32),
+            rewards=np.zeros((horizon, n), np.float32),
+            terminated=np.zeros((horizon, n), bool),
+            truncated=np.zeros((horizon, n), bool),
+            next_observations=spec.empty(horizon, n),
+            valid=np.zeros((horizon, n), bool),
+        )
+        single = spec.single
+        lag = np.zeros(n, int)  # Rows lost to environments' own resets: noise belongs to the k-th transition, not to the row.
+        columns = np.arange(n)
+        episodes_left = np.full(n, self._episodes or 0)
+        self.steps_taken = 0
+        for t in range(horizon):
+            if single:
+                observations = rollout.observations[t]
+                observations[...] = self._observations
+            else:
+                observations = {name: array[t] for name, array in rollout.observations.items()}
+                for name, array in observations.items():
+                    array[...] = self._observations[name]
+            row_noise = noise[t - lag, columns] if lag.any() else noise[t]
+            actions, log_probs, env_actions = self._actor(observations, row_noise)
+            step = self._stepper.step(env_actions)
+            rollout.actions[t] = actions
+            rollout.log_probs[t] = log_probs
+            rollout.rewards[t] = step.rewards
+            rollout.terminated[t] = step.terminated
+            rollout.truncated[t] = step.truncated
+            if single:
+                rollout.next_observations[t] = step.next_observations
+            else:
+                for name, array in rollout.next_observations.items():
+                    array[t] = step.next_observations[name]
+            self._observations = step.observations
+            valid = step.valid
+            lag += ~valid
+            self.steps_taken += int(valid.sum())
+            ended = step.terminated | step.truncated
+            if self._episodes:
+                valid = valid & (episodes_left > 0)
+                episodes_left -= ended & valid
+            rollout.valid[t] = valid
+            self.statistics.add(step.rewards, ended, valid)
+            if self._episodes and not episodes_left.any():
+                break
+        check_finite(rollout, spec)
+        return rollout
+
+
+def check_finite(rollout, spec):
+    """Refuses a rollout in which an environment gave, or the policy computed, NaN or infinity.
+
+    Raises:
+        ValueError: Naming the field, the environment and the step of the first such row.
+    """
+    remedies = {
+        "rewards": "Repair the environment's reward.",
+        "log_probs": "The policy's weights or inputs are not finite: lower the learning rate, clip gradients "
+        "(global_clipnorm) or check the last callbacks' logs for the first NaN.",
+    }
+    fields = {"rewards": rollout.rewards, "log_probs": rollout.log_probs}
+    for field in ("observations", "next_observations"):
+        structure = getattr(rollout, field)
+        leaves = {field: structure} if spec.single else {f"{field}['{k}']": v for k, v in structure.items()}
+        fields.update({name: array for name, array in leaves.items() if array.dtype.kind == "f"})
+    for name, array in fields.items():
+        # A sum is finite where all terms are, and far cheaper than testing each.
+        if np.isfinite(array.sum(dtype=np.float64)):
+            continue
+        bad = ~np.isfinite(array.reshape(*array.shape[:2], -1)).all(-1) & rollout.valid
+        if bad.any():
+            t, index = np.argwhere(bad)[0]
+            raise ValueError(
+                f"`{name}` must be finite. Received: {array[t, index]} from environment {index} in step {t} of the rollout. "
+                f"{remedies.get(name, 'Repair the environment, or bound its observations with a wrapper.')} "
+                "The agent keeps the weights of its last finished update."
+            )

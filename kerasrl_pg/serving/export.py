@@ -1,0 +1,131 @@
+"""An agent as a SavedModel: tensors in, tensors out, nothing of this library needed to serve it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+
+def export_saved_model(agent, filepath, verify=True):
+    """Writes the SavedModel beside its place, verifies it, and renames it; see `Agent.export`.
+
+    The version folder appears by one rename, because TensorFlow Serving loads what it finds, half-copied or not. Beside the
+    model, `assets.extra/signatures.txt` lists for each endpoint the names of its tensors, for clients of TensorFlow's C API.
+    """
+    path = Path(filepath)
+    if path.exists():
+        raise ValueError(
+            f"`filepath` must be a folder that does not exist yet. Received: filepath={str(filepath)!r}. "
+            "Choose the next version number; a served version is not overwritten."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name that is no number, so that a server watching the folder does not take it for a version.
+    temporary = path.with_name(f".exporting-{uuid.uuid4().hex[:8]}")
+    try:
+        module, signatures = _module(agent)
+        tf.saved_model.save(module, str(temporary), signatures=signatures)
+        (temporary / "assets.extra").mkdir()
+        (temporary / "assets.extra" / "signatures.txt").write_text(describe_signatures(temporary), encoding="utf8")
+        if verify:
+            _verify(agent, temporary)
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return str(path)
+
+
+def _module(agent):
+    policy, critic, head = agent.policy, agent.critic, agent.head
+    module = tf.Module()
+    variables = {id(v): v.value for m in (policy, critic) if m is not None for v in m.variables}
+    module.network_variables = list(variables.values())
+    spec = agent.observation_spec
+    leaves = [spec.specs] if spec.single else list(spec.specs.values())
+    inputs = {leaf.name: tf.TensorSpec((None, *leaf.shape), leaf.dtype, name=leaf.name) for leaf in leaves}
+    seed = tf.TensorSpec((2,), tf.int32, name="seed")
+
+    def observations(arguments):
+        return arguments["observation"] if spec.single else {name: arguments[name] for name in inputs}
+
+    def serve(**arguments):
+        return {"action": tf.identity(head.to_env(policy(observations(arguments)).mode()))}
+
+    def sample(seed, **arguments):
+        distribution = policy(observations(arguments))
+        batch = tf.shape(next(iter(arguments.values())))[0]
+        actions = head.sample(distribution, head.noise(seed, (batch,)))
+        return {"action": tf.identity(head.to_env(actions)), "log_prob": distribution.log_prob(actions)}
+
+    def value(**arguments):
+        return {"value": critic(observations(arguments)).mean()}
+
+    def concrete(function, **extra):
+        return tf.function(function, autograph=False).get_concrete_function(**inputs, **extra)
+
+    signatures = {"serving_default": concrete(serve), "sample": concrete(sample, seed=seed)}
+    if critic is not None:
+        signatures["value"] = concrete(value)
+    return module, signatures
+
+
+def describe_signatures(folder):
+    """One line for each tensor: signature, input or output, argument, tensor name, dtype, shape (-1 where free)."""
+    saved = tf.compat.v1.saved_model.loader_impl if hasattr(tf.compat.v1.saved_model, "loader_impl") else None
+    del saved
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    proto = saved_model_pb2.SavedModel()
+    proto.ParseFromString((Path(folder) / "saved_model.pb").read_bytes())
+    lines = []
+    for name, signature in sorted(proto.meta_graphs[0].signature_def.items()):
+        for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+            for argument, info in sorted(tensors.items()):
+                if not info.name or name.startswith("__"):
+                    continue
+                sizes = [str(dim.size) for dim in info.tensor_shape.dim]
+                shape = ",".join(sizes) or "scalar"
+                lines.append(f"{name} {kind} {argument} {info.name} {tf.as_dtype(info.dtype).name} {shape}\n")
+    return "".join(lines)
+
+
+def sample_observations(agent, count, seed=0):
+    """`count` observations drawn from the agent's observation space, flattened and batched."""
+    spec = agent.observation_spec
+    space = agent.spaces[0]
+    space.seed(seed)
+    rows = [spec.flatten(space.sample()) for _ in range(count)]
+    if spec.single:
+        return np.stack(rows).astype(spec.specs.dtype.as_numpy_dtype)
+    return {
+        name: np.stack([row[name] for row in rows]).astype(leaf.dtype.as_numpy_dtype)
+        for name, leaf in spec.specs.items()
+    }
+
+
+def _verify(agent, folder):
+    observations = sample_observations(agent, 64)
+    expected = agent.head.to_env(agent.policy(tf.nest.map_structure(tf.constant, observations)).mode()).numpy()
+    named = {"observation": observations} if agent.observation_spec.single else observations
+    check = folder / "check.npz"
+    np.savez(check, **{f"input_{name}": array for name, array in named.items()}, expected=expected)
+    try:
+        # -I: nothing of the caller's environment or folder is importable but what is installed.
+        script = Path(__file__).with_name("verify.py")
+        run = subprocess.run(
+            [sys.executable, "-I", str(script), str(folder), str(check)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+        )
+    finally:
+        check.unlink()
+    if run.returncode:
+        raise RuntimeError(
+            "The exported model, loaded by TensorFlow alone in another process, must give the agent's actions. "
+            f"Received: {run.stderr.strip()[-2000:] or run.stdout.strip()}. Nothing was left at the destination."
+        )

@@ -1,0 +1,35 @@
+"""Loads an exported policy with TensorFlow alone and compares its actions with recorded ones.
+
+Run as a program by `Agent.export`: python -I verify.py FOLDER CHECK.npz, where the file holds `input_NAME` arrays and `expected`.
+Importing kerasrl_pg or TensorFlow Probability is made impossible first, so success shows that a server needs neither.
+"""
+
+import sys
+
+
+class _Forbid:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("kerasrl_pg", "tensorflow_probability", "tf_keras"):
+            raise ImportError(f"{name} must not be needed to serve a policy.")
+
+
+def main(folder, check):
+    """Exits with a sentence if the model's actions differ from the recorded ones by more than rounding."""
+    sys.meta_path.insert(0, _Forbid())
+    import numpy as np
+    import tensorflow as tf
+
+    arrays = np.load(check, allow_pickle=False)
+    inputs = {name.removeprefix("input_"): tf.constant(arrays[name]) for name in arrays.files if name.startswith("input_")}
+    received = tf.saved_model.load(folder).signatures["serving_default"](**inputs)["action"].numpy()
+    expected = arrays["expected"]
+    if received.shape != expected.shape or received.dtype != expected.dtype:
+        sys.exit(f"Expected actions {expected.dtype}{expected.shape}, received {received.dtype}{received.shape}.")
+    # Rounding may turn a near tie between discrete actions, so a rare difference of those is no error.
+    same = received == expected if expected.dtype.kind in "iub" else np.isclose(received, expected, rtol=1e-4, atol=1e-5)
+    if np.mean(same) < 0.98:
+        sys.exit(f"{np.mean(~same):.1%} of the actions differ, first: expected {expected[~same][0]}, received {received[~same][0]}.")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,51 @@
+"""Package metadata of kerasrl_pg; `pip install -e ".[dev]"` for working on it."""
+
+from setuptools import find_packages, setup
+
+MUJOCO = ["gymnasium[mujoco]"]
+BOX2D = ["gymnasium[box2d]"]
+ENVPOOL = ["envpool>=1.2,<1.3"]
+ATARI = ["ale-py"]
+SERVING = ["tensorflow-serving-api>=2.21,<2.22"]
+LITERT = ["ai-edge-litert>=2.3,<3"]  # acting from Python; else TensorFlow's deprecated tf.lite
+PLOT = ["matplotlib"]
+TUNER = ["scipy", "scikit-learn"]  # KerasTuner's BayesianOptimization imports both
+TEST = ["pytest", "pytest-xdist", "ruff"]
+
+setup(
+    name="kerasrl-pg",
+    version="0.1.0",
+    description="Policy-gradient reinforcement learning the Keras way",
+    packages=find_packages(include=["kerasrl_pg", "kerasrl_pg.*"]),
+    package_data={"kerasrl_pg.serving": ["*.c"]},
+    # TensorFlow Probability 0.25 imports distutils, which Python 3.12 has only by way of
+    # setuptools and 3.13 is untried with. Tested on 3.11 alone.
+    python_requires=">=3.11,<3.13",
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<3.16",
+        "tensorflow-probability[tf]>=0.25,<0.26",  # [tf]: it will not import without tf_keras
+        "gymnasium>=1.4,<1.5",
+        "keras-tuner>=1.4.8,<1.5",
+        # TensorFlow's wheel no longer brings TensorBoard, which Keras's callback and every
+        # KerasTuner search need.
+        "tensorboard>=2.21",
+        "absl-py",
+        "numpy",
+        "setuptools; python_version >= '3.12'",  # distutils, see above
+    ],
+    extras_require={
+        "mujoco": MUJOCO,
+        "box2d": BOX2D,
+        "envpool": ENVPOOL,
+        "atari": ATARI,
+        "serving": SERVING,
+        "litert": LITERT,
+        "plot": PLOT,
+        "tuner": TUNER,
+        "test": TEST,
+        "dev": TEST,
+        "all": MUJOCO + BOX2D + ENVPOOL + ATARI + SERVING + LITERT + PLOT + TUNER + TEST,
+    },
+    entry_points={"console_scripts": ["kerasrl-pg=kerasrl_pg.cli:main"]},
+)
