@@ -1,44 +1,36 @@
 """The agent: a Keras model that is fitted on an environment. No equations here; each method has its own file."""
 
 import random
-import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
+from kerasrl_pg.agents.checks import Schedule, check_number, check_whole
+from kerasrl_pg.agents.training import Training, compiled_update
 from kerasrl_pg.callbacks import Progress, budget_callbacks
 from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_from_config, space_to_config
 from kerasrl_pg.envs.vector import make_vector_env
-from kerasrl_pg.heads import Head, ValueHead
+from kerasrl_pg.models.adopt import adopt
 from kerasrl_pg.models.networks import Networks
-from kerasrl_pg.models.normalization import RewardScaling, normalizers
+from kerasrl_pg.models.normalization import RewardScaling
 from kerasrl_pg.rollouts.actor import Actor, has_convolutions
-from kerasrl_pg.rollouts.collect import Collector
-from kerasrl_pg.rollouts.evaluate import play_episodes
+from kerasrl_pg.rollouts.evaluate import evaluate_policy
 from kerasrl_pg.serving.export import export_saved_model
 from kerasrl_pg.serving.files import verify_weights, verify_zip, write_beside
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
-
 
 class _Runtime:
-    """What an agent holds but Keras must not track: spaces, heads, compiled actors, the environments of the present fit."""
+    """What an agent holds but Keras must not track: spaces, heads, actors, and the environments of the present fit."""
 
     def __init__(self):
-        self.spec = None
-        self.observation_space = None
-        self.action_space = None
-        self.head = None
-        self.critic_head = None
+        self.spec = self.observation_space = self.action_space = None
+        self.head = self.critic_head = None
         self.actors = {}
         self.reward_carry = {}
-        self.validation = None
-        self.fit = None
-        self.stop_training = False
-        self.epoch_is_over = False
-        self.sums, self.steps = {}, 0
+        self.training = self.validation = None
+        self.stop_training = self.epoch_is_over = False
 
 
 class Agent(keras.Model):
@@ -156,35 +148,9 @@ class Agent(keras.Model):
         spec = ObservationSpec(observation_space)
         if self.policy is None:
             self.policy, self.critic = self._networks.build(observation_space, action_space, self.seed)
-        if isinstance(getattr(self.policy, "output", None), dict):
-            self.shared_model = model = self.policy
-            if self.critic is not None or set(model.output) != {"policy", "value"}:
-                raise ValueError(
-                    "A `policy` with several outputs must name them 'policy' and 'value', and comes without a `critic`. "
-                    f"Received: outputs {sorted(model.output)}, critic={self.critic!r}."
-                )
-            self.policy = keras.Model(model.input, model.output["policy"], name="policy")
-            self.critic = keras.Model(model.input, model.output["value"], name="critic")
-        if not self.needs_critic:
-            self.critic = None
-        elif self.critic is None:
-            raise ValueError(
-                f"`critic` must be given with your own `policy`, since {type(self).__name__} needs one. Received: critic=None. "
-                "Pass a Keras model that ends in heads.NormalValue(), or a policy with outputs 'policy' and 'value'."
-            )
-        zeros = spec.map(lambda leaf: tf.zeros((1, *leaf.shape), leaf.dtype))
-        self.policy(zeros)
-        if self.critic is not None:
-            self.critic(zeros)
-            runtime.critic_head = _find_head(self.critic, ValueHead, "critic")
-        head = _find_head(self.policy, Head, "policy")
-        env_action = head.to_env(self.policy(zeros).mode())[0].numpy()
-        if not action_space.contains(env_action.astype(action_space.dtype)):
-            raise ValueError(
-                f"`policy` must give actions of the environment's space {action_space}. Received: its head {head} gave "
-                f"{env_action!r}. Take heads.default_head(action_space), or another head made by from_space(action_space)."
-            )
-        runtime.spec, runtime.head = spec, head
+        networks = adopt(self.policy, self.critic, spec, action_space, self.needs_critic)
+        self.policy, self.critic, self.shared_model = networks.policy, networks.critic, networks.shared
+        runtime.spec, runtime.head, runtime.critic_head = spec, networks.head, networks.critic_head
         runtime.observation_space, runtime.action_space = observation_space, action_space
         self.built = True
         self._build_optimizers()
@@ -389,58 +355,61 @@ class Agent(keras.Model):
         [32, 64]
         """
         self._assert_compile_called("fit")
-        vector_env, owned = make_vector_env(env, num_envs)
-        validation_vector, owned_validation = None, False
         runtime = self._runtime
+        validation = None
+        vector_env, owned = make_vector_env(env, num_envs)
         try:
             self.bind(vector_env.single_observation_space, vector_env.single_action_space)
-            n = vector_env.num_envs
-            horizon = self.rollout_horizon(vector_env)
+            n, horizon = vector_env.num_envs, self.rollout_horizon(vector_env)
             self.check_rollout(horizon, n)
-            budget = budget_callbacks(horizon * n, total_steps, epochs, steps_per_epoch, initial_epoch, self.anneal_learning_rate, self.episodes_per_env is not None)
+            plan = budget_callbacks(
+                horizon * n,
+                total_steps,
+                epochs,
+                steps_per_epoch,
+                initial_epoch,
+                self.anneal_learning_rate,
+                self.episodes_per_env is not None,
+            )
             if validation_env is not None:
-                if validation_env is env and not isinstance(env, str) and not callable(env):
-                    raise ValueError("`validation_env` must not be the training environment itself. Received: the same object twice.")
-                validation_vector, owned_validation = make_vector_env(
-                    validation_env,
-                    None if hasattr(validation_env, "num_envs") or hasattr(validation_env, "unwrapped") else min(validation_episodes, 8),
-                    "validation_env",
-                )
-                self.bind(validation_vector.single_observation_space, validation_vector.single_action_space, "validation_env")
-                runtime.validation = (validation_vector, validation_episodes)
+                validation = self._validation(validation_env, validation_episodes, vector_env)
             if self.reward_scaling is not None:
                 carry = runtime.reward_carry.setdefault(n, tf.Variable(tf.zeros(n), trainable=False))
                 carry.assign(tf.zeros(n))
-            runtime.fit = self._make_collector(vector_env, horizon, seed)
+            runtime.training = Training(self, vector_env, horizon, seed)
+            runtime.validation = validation
             verbose = 1 if verbose == "auto" else verbose
-            callbacks = [*budget.callbacks, *(callbacks or [])]
+            callbacks = [*plan.callbacks, *(callbacks or [])]
             if verbose == 1 and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks):
                 callbacks.append(Progress())
-            callback_list = keras.callbacks.CallbackList(
-                callbacks,
-                add_history=True,
-                add_progbar=verbose != 0,
-                model=self,
-                verbose=verbose,
-                epochs=budget.epochs,
-                steps=budget.steps_per_epoch,
-            )
+            # A dummy dataset: Keras runs its loop and callbacks, and asks `train_function` for an iteration. Rollouts do not
+            # pass through its data adapters, which prefetch and would train on a stale policy.
             return super().fit(
                 tf.data.Dataset.range(1).repeat(),
-                epochs=budget.epochs,
+                epochs=plan.epochs,
                 steps_per_epoch=None if total_steps else steps_per_epoch,
                 initial_epoch=initial_epoch,
-                callbacks=callback_list,
-                validation_data=None if validation_env is None else tf.data.Dataset.range(1),
+                callbacks=keras.callbacks.CallbackList(
+                    callbacks,
+                    add_history=True,
+                    add_progbar=verbose != 0,
+                    model=self,
+                    verbose=verbose,
+                    epochs=plan.epochs,
+                    steps=plan.steps_per_epoch,
+                ),
+                validation_data=None if validation is None else tf.data.Dataset.range(1),
                 validation_freq=validation_freq,
                 shuffle=False,
             )
         finally:
-            runtime.fit = runtime.validation = None
+            runtime.training = runtime.validation = None
             if owned:
                 vector_env.close()
-            if owned_validation:
-                validation_vector.close()
+            if validation is not None and validation[1]:
+                validation[0].close()
+
+    episodes_per_env = None  # Whole episodes of each environment in a rollout, for methods that need them.
 
     def rollout_horizon(self, vector_env):
         """T, the rows of one rollout from this vector environment."""
@@ -449,85 +418,38 @@ class Agent(keras.Model):
     def check_rollout(self, horizon, num_envs):
         """Refuses settings that do not fit rollouts of `horizon` x `num_envs`; a method adds its own checks."""
 
-    episodes_per_env = None
+    def _validation(self, env, episodes, training_env):
+        check_whole("validation_episodes", episodes)
+        vector_env, owned = make_vector_env(env, _copies(env, episodes), "validation_env")
+        if vector_env is training_env:
+            raise ValueError(
+                "`validation_env` must not be the training environment itself, which it would reset. Received: the same object. "
+                "Pass its id, a function that makes it, or another copy."
+            )
+        self.bind(vector_env.single_observation_space, vector_env.single_action_space, "validation_env")
+        return vector_env, owned, episodes
 
-    def _make_collector(self, vector_env, horizon, seed):
-        n, head = vector_env.num_envs, self.head
-
-        def draw():
-            return head.noise(self.next_seed(), (horizon, n))
-
-        draw = draw if self.run_eagerly else tf.function(draw, autograph=False)
-        if seed is None:
-            seed = int(tf.bitwise.right_shift(ops.random.bits(self.next_seed(), ()), 1))
-        actor = self._actor(n, deterministic=False)
-        return Collector(
-            vector_env, self._runtime.spec, head, actor, lambda: draw().numpy(), horizon, self.episodes_per_env, seed
-        )
-
-    def _actor(self, num_envs, deterministic):
-        actors = self._runtime.actors
-        key = (num_envs, deterministic)
+    def actor(self, num_envs, deterministic):
+        """The `Actor` for this many environments; made once."""
+        actors, key = self._runtime.actors, (num_envs, deterministic)
         if key not in actors:
-            actors[key] = Actor(self.policy, self.head, self._runtime.spec, num_envs, deterministic)
+            actors[key] = Actor(self.policy, self.head, self.observation_spec, num_envs, deterministic)
         return actors[key]
 
     def make_train_function(self, force=False):
         """Keras's hook: the Python function that runs one iteration, around the compiled update."""
         if self.train_function is not None and not force:
             return
-        names = []
-
-        def update(rollout, steps_taken):
-            logs = self.train_step(rollout)
-            self._update_normalizers(rollout)
-            self.iterations.assign_add(1)
-            self.env_steps.assign_add(steps_taken)
-            names[:] = logs
-            # One vector instead of a dozen scalars: each hand-over to Python costs as much as a small network.
-            return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
-
-        if not self.run_eagerly:
-            update = tf.function(update, autograph=False, jit_compile=self._compiled_with_xla)
         runtime = self._runtime
+        update, names = compiled_update(self, self._compiled_with_xla)
         self.update_function = update
-
-        def iterate(_):
-            collector = runtime.fit
-            rollout = tf.nest.map_structure(tf.convert_to_tensor, collector.collect())
-            values = update(rollout, tf.constant(collector.steps_taken, tf.int64)).numpy()
-            return self._log(dict(zip(names, values.tolist(), strict=True)), collector)
-
-        self.train_function = iterate
-
-    def _update_normalizers(self, rollout):
-        valid = tf.reshape(rollout.valid, [-1])
-        observations = ops.flatten_time(rollout.observations)
-        layers = {id(layer): layer for m in (self.policy, self.critic) if m is not None for layer in normalizers(m)}
-        for layer in layers.values():
-            layer.update(observations if layer.key is None else observations[layer.key], valid)
-
-    def _log(self, logs, collector):
-        """An iteration's logs: means over the epoch of what the method logs, and the state of the run."""
-        runtime = self._runtime
-        runtime.steps += 1
-        means = {}
-        for name, value in logs.items():
-            runtime.sums[name] = runtime.sums.get(name, 0.0) + value
-            means[name] = runtime.sums[name] / runtime.steps
-        runtime.env_steps_in_epoch += collector.steps_taken
-        seconds = time.perf_counter() - runtime.epoch_started
-        means.update(collector.statistics.means())
-        means["env_steps"] = int(self.env_steps.value.numpy())
-        means["steps_per_second"] = runtime.env_steps_in_epoch / seconds
-        return means
+        self.train_function = lambda _: runtime.training.iterate(update, names)
 
     def reset_metrics(self):
         """Starts new epoch means; Keras calls it at each epoch's begin."""
         super().reset_metrics()
-        runtime = self._runtime
-        runtime.sums, runtime.steps, runtime.env_steps_in_epoch = {}, 0, 0
-        runtime.epoch_started = time.perf_counter()
+        if self._runtime.training is not None:
+            self._runtime.training.start_epoch()
 
     # Keras asks `stop_training` both to leave an epoch and to leave the fit. An epoch that has used up its share of environment
     # steps ends through the same door, and the budget's callback closes it again.
@@ -543,18 +465,20 @@ class Agent(keras.Model):
 
     # Judging and acting -------------------------------------------------------------------------------------------------
 
-    def evaluate(self, env=None, episodes=100, deterministic=True, seed=None, num_envs=None, *, x=None, callbacks=None, **kwargs):
+    def evaluate(
+        self, env=None, episodes=100, deterministic=True, seed=None, num_envs=None, *, x=None, callbacks=None, **kwargs
+    ):
         """Plays whole episodes with the policy as it stands; nothing learns and no statistics move.
 
-        Each of the environments plays the same number of episodes (the first ones one more where they do not divide), since
-        counting the first to finish would favour short episodes.
+        Each environment plays the same number of episodes (the first ones one more where they do not divide), since counting the
+        first to finish would favour short episodes.
 
         Args:
             env: As for `fit`; a vector environment is reset.
-            episodes: How many, at least 1. 100, as gymnasium's own registry counts a task solved.
+            episodes: How many, at least 1. 100, as gymnasium's registry counts a task solved.
             deterministic: The mode of the policy, else samples.
             seed: Of environments and samples; None derives it from the agent's seed, without moving its random state.
-            num_envs: Environments side by side; min(episodes, 8) where they are made here (ours, because more rarely pays in one process).
+            num_envs: Environments side by side where they are made here; min(episodes, 8): ours, more rarely pays in one process.
             x, callbacks, kwargs: Keras's own, used when `fit` validates.
 
         Returns:
@@ -565,46 +489,21 @@ class Agent(keras.Model):
             ValueError: If the agent is not built or the environment does not fit.
         """
         if x is not None:
-            vector_env, episodes = self._runtime.validation
-            if callbacks is not None:
-                callbacks.on_test_begin()
-            logs = self._evaluate(vector_env, episodes, deterministic, seed)
-            if callbacks is not None:
-                callbacks.on_test_end(logs)
+            vector_env, _, episodes = self._runtime.validation
+            callbacks.on_test_begin()
+            logs = evaluate_policy(self, vector_env, episodes, deterministic, self.seed + 1)
+            callbacks.on_test_end(logs)
             return logs
         check_whole("episodes", episodes)
-        if env is None:
-            raise ValueError("`env` must be given to evaluate. Received: env=None.")
+        check_whole("seed", seed, at_least=0, optional=True)
         self._assert_built("evaluate")
-        if num_envs is None and (isinstance(env, str) or (callable(env) and not hasattr(env, "step"))):
-            num_envs = min(episodes, 8) if isinstance(env, str) else None
-        vector_env, owned = make_vector_env(env, num_envs)
+        vector_env, owned = make_vector_env(env, num_envs or _copies(env, episodes))
         try:
             self.bind(vector_env.single_observation_space, vector_env.single_action_space)
-            return self._evaluate(vector_env, episodes, deterministic, seed)
+            return evaluate_policy(self, vector_env, episodes, deterministic, self.seed + 1 if seed is None else seed)
         finally:
             if owned:
                 vector_env.close()
-
-    def _evaluate(self, vector_env, episodes, deterministic, seed):
-        n = vector_env.num_envs
-        actor = self._actor(n, deterministic)
-        actor.sync()
-        seed = self.seed + 1 if seed is None else int(seed)
-
-        def noise(chunk):
-            return None if deterministic else self.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()
-
-        returns, lengths = play_episodes(vector_env, self._runtime.spec, actor, noise, episodes, seed)
-        return {
-            "return": float(np.mean(returns)),
-            "return_std": float(np.std(returns)),
-            "return_min": float(np.min(returns)),
-            "return_max": float(np.max(returns)),
-            "length": float(np.mean(lengths)),
-            "episodes": episodes,
-            "deterministic": float(deterministic),
-        }
 
     def act(self, observations, deterministic=True, seed=None):
         """The action(s) the environment accepts, for one observation or a batch.
@@ -768,14 +667,9 @@ def _bound(agent, observation_space, action_space):
     return agent
 
 
-def _find_head(model, kind, argument):
-    heads = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
-    if len(heads) != 1:
-        raise ValueError(
-            f"`{argument}` must contain exactly one {kind.__name__} of kerasrl_pg.heads, as its last layer. "
-            f"Received: {len(heads)} in {model}."
-        )
-    return heads[0]
+def _copies(env, episodes):
+    """How many environments to evaluate in, where they are made here."""
+    return min(episodes, 8) if isinstance(env, str) else None
 
 
 def _gradients(tape, loss, variables):
@@ -785,29 +679,3 @@ def _gradients(tape, loss, variables):
 
 def _descend(optimizer, tape, loss, variables):
     optimizer.apply(_gradients(tape, loss, variables), variables)
-
-
-def serialize_coefficient(coefficient):
-    """A number as it is, a Keras schedule as its configuration."""
-    if isinstance(coefficient, Schedule):
-        return keras.saving.serialize_keras_object(coefficient)
-    return coefficient
-
-
-def check_number(name, value, low, high=float("inf"), exclusive=False, optional=False):
-    """Refuses `value` unless it is a number in [low, high] ((low, high] where exclusive), a schedule, or None where optional."""
-    if (optional and value is None) or isinstance(value, Schedule):
-        return
-    if not isinstance(value, (int, float, np.number)) or not (low < value if exclusive else low <= value) or not value <= high:
-        interval = f"{'(' if exclusive else '['}{low}, {high}{']' if high != float('inf') else ')'}"
-        raise ValueError(f"`{name}` must be a number in {interval}{', or None' if optional else ''}. Received: {name}={value!r}.")
-
-
-def check_whole(name, value, at_least=1, optional=False):
-    """Refuses `value` unless it is a whole number of at least `at_least`, or None where optional."""
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
-        raise ValueError(
-            f"`{name}` must be a whole number of at least {at_least}{', or None' if optional else ''}. Received: {name}={value!r}."
-        )

@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
-from kerasrl_pg.agents.agent import Agent, check_number, check_whole, serialize_coefficient
+from kerasrl_pg.agents.agent import Agent
+from kerasrl_pg.agents.checks import check_number, check_whole, serialize_coefficient
 from kerasrl_pg.agents.minibatches import for_each_minibatch
 
 

@@ -96,7 +96,7 @@ class Budget(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         runtime = self.model._runtime
-        self._spent += runtime.fit.steps_taken
+        self._spent += runtime.training.steps_taken
         if self._spent >= self._share(self._epoch + 1) or self._spent + self.rollout_steps > self.total_steps:
             runtime.epoch_is_over = True
 

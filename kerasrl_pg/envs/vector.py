@@ -45,7 +45,9 @@ def make_vector_env(env, num_envs=None, argument="env"):
             )
         return _sync([lambda: env]), False
     if isinstance(env, str):
-        return _sync([lambda: gym.make(env)] * (num_envs or 1)), True
+        # As gymnasium's own vectors do: one checked copy shows what is wrong, checking all of them costs time.
+        rest = [lambda: gym.make(env, disable_env_checker=True)] * ((num_envs or 1) - 1)
+        return _sync([lambda: gym.make(env), *rest]), True
     if callable(env):
         first = env()
         if isinstance(first, VectorEnv):
@@ -74,7 +76,8 @@ class Step(NamedTuple):
         terminated: bool [N], the episode ended in a terminal state.
         truncated: bool [N], the episode was cut (a time limit).
         next_observations: the true next observations; at an episode's end the final one, never the reset one.
-        valid: bool [N], False where the row is no transition but an environment's own reset step.
+        ended: bool [N], terminated or truncated.
+        valid: bool [N], False where the row is no transition but an environment's own reset step; None where all are.
         observations: what the next action is chosen from.
     """
 
@@ -82,7 +85,8 @@ class Step(NamedTuple):
     terminated: np.ndarray
     truncated: np.ndarray
     next_observations: object
-    valid: np.ndarray
+    ended: np.ndarray
+    valid: np.ndarray | None
     observations: object
 
 
@@ -124,7 +128,6 @@ class Stepper:
         self._masked_reset = self.mode is AutoresetMode.DISABLED or (
             self.mode is AutoresetMode.NEXT_STEP and type(env) in (SyncVectorEnv, AsyncVectorEnv)
         )
-        self._all_valid = np.ones(self.num_envs, bool)
         self._resetting = np.zeros(self.num_envs, bool)
         self._steps = 0
 
@@ -158,7 +161,7 @@ class Stepper:
                 f"Received: rewards.shape={rewards.shape} in step {self._steps - 1}. Squeeze them in the environment."
             )
         next_observations = observations = self.spec.flatten(raw)
-        valid = self._all_valid
+        valid = None
         ended = np.logical_or(terminated, truncated)
         if self.mode is AutoresetMode.NEXT_STEP and not self._masked_reset:
             if self._resetting.any():
@@ -172,7 +175,7 @@ class Stepper:
                 observations = self.spec.flatten(raw)
             else:
                 self._fill_in_final(next_observations, info, ended)
-        return Step(rewards, terminated, truncated, next_observations, valid, observations)
+        return Step(rewards, terminated, truncated, next_observations, ended, valid, observations)
 
     def _fill_in_final(self, next_observations, info, ended):
         if "final_obs" not in info:

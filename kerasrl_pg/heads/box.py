@@ -26,13 +26,10 @@ def bounds(low, high, shape):
         high = np.broadcast_to(np.float32(np.inf if high is None else high), shape)
     except ValueError as error:
         raise ValueError(
-            f"low and high must broadcast to the action shape {shape}. "
-            f"Received: low={low}, high={high}."
+            f"low and high must broadcast to the action shape {shape}. Received: low={low}, high={high}."
         ) from error
     if not (low < high).all():
-        raise ValueError(
-            f"low must be below high in every dimension. Received: low={low}, high={high}."
-        )
+        raise ValueError(f"low must be below high in every dimension. Received: low={low}, high={high}.")
     return low, high
 
 

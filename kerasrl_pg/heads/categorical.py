@@ -67,10 +67,7 @@ class Categorical(Head):
 
     def __init__(self, num_actions, start=0, kernel_initializer=None, **kwargs):
         if int(num_actions) != num_actions or num_actions < 1:
-            raise ValueError(
-                "num_actions must be a whole number of at least 1. "
-                f"Received: num_actions={num_actions}."
-            )
+            raise ValueError(f"num_actions must be a whole number of at least 1. Received: num_actions={num_actions}.")
         num_actions = int(num_actions)
         super().__init__((), num_actions, (num_actions,), kernel_initializer, **kwargs)
         self.num_actions = num_actions
@@ -129,15 +126,10 @@ class MultiCategorical(Head):
     def __init__(self, nvec, start=None, kernel_initializer=None, **kwargs):
         choices = np.asarray(nvec)
         if choices.ndim < 1 or choices.size < 1 or (choices < 1).any() or (choices % 1).any():
-            raise ValueError(
-                "nvec must be a list (or array) of whole numbers of at least 1. "
-                f"Received: nvec={nvec}."
-            )
+            raise ValueError(f"nvec must be a list (or array) of whole numbers of at least 1. Received: nvec={nvec}.")
         choices = choices.astype(int)
         rectangle = (*choices.shape, int(choices.max()))
-        super().__init__(
-            choices.shape, int(np.prod(rectangle)), rectangle, kernel_initializer, **kwargs
-        )
+        super().__init__(choices.shape, int(np.prod(rectangle)), rectangle, kernel_initializer, **kwargs)
         self.nvec = choices
         self.start = np.broadcast_to(0 if start is None else start, choices.shape).astype(int)
         self._present = np.arange(rectangle[-1]) < choices[..., None]

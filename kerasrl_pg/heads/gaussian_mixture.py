@@ -16,6 +16,22 @@ from kerasrl_pg.ops import random
 tfd = tfp.distributions
 
 
+def sigma_points(size):
+    """Fixed points in `size` dimensions with the mean, odd moments and covariance of N(0, 1).
+
+    Normal vectors of a fixed seed and their negatives, made uncorrelated. An average over them is
+    exact for every quadratic function. 32 of them, ours, up to 8 dimensions, then 4 a dimension:
+    64 would halve the error of `NormalMixture.entropy` and double its price.
+
+    Returns:
+        float32 array [points, size].
+    """
+    # RandomState, because its stream is frozen (NumPy's NEP 19) and a policy is to stay the same.
+    z = np.random.RandomState(0).normal(size=(max(16, 2 * size), size))
+    z = z @ np.linalg.inv(np.linalg.cholesky(z.T @ z / len(z))).T
+    return np.concatenate([z, -z]).astype("float32")
+
+
 class NormalMixture(tfd.MixtureSameFamily):
     """K weighted components over actions of d dimensions, each Independent(Normal).
 
@@ -24,10 +40,13 @@ class NormalMixture(tfd.MixtureSameFamily):
 
     - `mode()`: the component mean of highest density. The true mode is near it, except for broad
       components that overlap.
-    - `entropy()`: -Σ_k w_k times the average of log p over the 2d sigma points μ_k ± √d σ_ki e_i.
-      Exact for one component and for components far apart.
+    - `entropy()`: -Σ_k w_k times the average of log p over points μ_k + σ_k z of component k, with
+      the fixed z of `sigma_points`. Exact for one component, and for components far apart.
+      Measured error: 0.02 nats on average and 0.16 at most (1 to 6 dimensions, three components
+      whose σ differ severalfold); worst where components of unequal width share a centre.
       Source: Goldberger, Gordon, Greenspan 2003, "An Efficient Image Similarity Measure Based on
-      Approximations of KL-Divergence between Two Gaussian Mixtures", the unscented estimate.
+      Approximations of KL-Divergence between Two Gaussian Mixtures" (the unscented estimate), whose
+      2d points at μ_k ± √d σ_ki e_i we replace, because they are off by up to 1.8 nats at d = 6.
     - `kl_divergence`: KL(w ‖ v) + Σ_k w_k KL(p_k ‖ q_k), component k against component k. By the
       chain rule this is the divergence of the pairs (component, action), so never below the
       divergence of the actions, and never negative; 0, with gradient 0, at p = q.
@@ -37,37 +56,31 @@ class NormalMixture(tfd.MixtureSameFamily):
     """
 
     def _mode(self):
-        means = self._means()
-        rank = self.event_shape.rank
-        log_probs = self.log_prob(tf.stack(tf.unstack(means, axis=-1 - rank)))  # [K, ...]
-        best = tf.one_hot(tf.argmax(log_probs), means.shape[-1 - rank])  # [..., K]
-        best = tf.reshape(best, tf.concat([tf.shape(best), [1] * rank], axis=0))
-        return tf.reduce_sum(best * means, axis=-1 - rank)
-
-    def _means(self):
-        return self.components_distribution.distribution.loc
+        loc, _ = self._components_first()
+        best = tf.argmax(self.log_prob(loc), axis=0)  # [...]
+        chosen = tf.one_hot(best, loc.shape[0], axis=0)  # [K, ...]
+        chosen = chosen[(..., *[tf.newaxis] * self.event_shape.rank)]
+        return tf.reduce_sum(chosen * loc, axis=0)
 
     def _entropy(self):
-        normal = self.components_distribution.distribution
-        rank, size = self.event_shape.rank, self.event_shape.num_elements()
-        directions = math.sqrt(size) * np.eye(size, dtype="float32")
-        weights = self.mixture_distribution.probs_parameter()
-        entropy = 0.0
-        for direction in (*directions, *-directions):
-            step = direction.reshape(self.event_shape.as_list())
-            points = tf.stack(tf.unstack(normal.loc + step * normal.scale, axis=-1 - rank))
-            log_probs = tf.stack(tf.unstack(self.log_prob(points)), axis=-1)  # [..., K]
-            entropy -= tf.reduce_sum(weights * log_probs, axis=-1) / (2 * size)
-        return entropy
+        loc, scale = self._components_first()
+        z = sigma_points(self.event_shape.num_elements())
+        z = z.reshape(len(z), *[1] * (loc.shape.rank - self.event_shape.rank), *self.event_shape.as_list())
+        log_probs = self.log_prob(loc + z * scale)  # [points, K, ...]
+        expected = tf.stack(tf.unstack(tf.reduce_mean(log_probs, axis=0)), axis=-1)  # [..., K]
+        return -tf.reduce_sum(self.mixture_distribution.probs_parameter() * expected, axis=-1)
+
+    def _components_first(self):
+        """Means and standard deviations as [K, ..., *event]: one action for each component."""
+        normal, axis = self.components_distribution.distribution, -1 - self.event_shape.rank
+        return [tf.stack(tf.unstack(x, axis=axis)) for x in (normal.loc, normal.scale)]
 
 
 @tfd.RegisterKL(NormalMixture, NormalMixture)
 def _kl(p, q, name=None):
     weights = p.mixture_distribution.probs_parameter()
     components = p.components_distribution.kl_divergence(q.components_distribution)
-    return p.mixture_distribution.kl_divergence(q.mixture_distribution) + tf.reduce_sum(
-        weights * components, axis=-1
-    )
+    return p.mixture_distribution.kl_divergence(q.mixture_distribution) + tf.reduce_sum(weights * components, axis=-1)
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -118,8 +131,7 @@ class GaussianMixture(Head):
     ):
         if int(num_components) != num_components or num_components < 1:
             raise ValueError(
-                "num_components must be a whole number of at least 1. "
-                f"Received: num_components={num_components}."
+                f"num_components must be a whole number of at least 1. Received: num_components={num_components}."
             )
         check_log_std(initial_log_std)
         shape, num_components = event_shape(shape), int(num_components)

@@ -54,9 +54,7 @@ class DistributionLayer(keras.layers.Layer):
                 "head may use any dtype."
             )
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.dense = keras.layers.Dense(
-            num_parameters, kernel_initializer=self.kernel_initializer, dtype="float32"
-        )
+        self.dense = keras.layers.Dense(num_parameters, kernel_initializer=self.kernel_initializer, dtype="float32")
 
     def build(self, input_shape):
         self.dense.build(input_shape)
@@ -110,9 +108,7 @@ class Head(DistributionLayer):
     action_dtype = "float32"
     noise_kind = "normal"
 
-    def __init__(
-        self, action_shape, num_parameters, noise_shape=None, kernel_initializer=None, **kwargs
-    ):
+    def __init__(self, action_shape, num_parameters, noise_shape=None, kernel_initializer=None, **kwargs):
         if kernel_initializer is None:
             kernel_initializer = keras.initializers.Orthogonal(gain=0.01)
         super().__init__(num_parameters, kernel_initializer, **kwargs)

@@ -105,9 +105,7 @@ class TanhGaussian(Gaussian):
         **kwargs,
     ):
         low, high = finite_bounds(low, high, shape)
-        super().__init__(
-            low.shape, low, high, state_dependent_std, initial_log_std, kernel_initializer, **kwargs
-        )
+        super().__init__(low.shape, low, high, state_dependent_std, initial_log_std, kernel_initializer, **kwargs)
 
     @classmethod
     def from_space(cls, space, **kwargs):

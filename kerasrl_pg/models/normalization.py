@@ -58,10 +58,9 @@ class RunningNormalization(keras.layers.Layer):
     def update(self, observations, valid=None):
         """Merges a batch of observations [B, ...] into the statistics; `valid` [B] leaves rows out."""
         observations = tf.cast(observations, tf.float32)
-        mean, variance, count = ops.masked_moments(observations, valid, axis=0)
-        merged = ops.merge_moments(
-            self.mean.value, self.variance.value, self.count.value, mean, variance, count
-        )
+        valid = tf.ones(tf.shape(observations)[:1], tf.bool) if valid is None else valid
+        batch = ops.masked_moments(observations, valid)
+        merged = ops.merge_moments(self.mean.value, self.variance.value, self.count.value, *batch)
         for variable, value in zip((self.mean, self.variance, self.count), merged, strict=True):
             variable.assign(value)
 

@@ -1,8 +1,8 @@
 """Random numbers that are the same in eager, graph and XLA code.
 
-`tf.random.stateless_uniform` with floats, and every TFP `sample`, choose their generator by
-device and by compiler, so the same seed gives other numbers once a function is compiled. Raw
-Philox bits do not: this module draws those and does the rest with exact arithmetic.
+XLA makes floats of random bits in its own way, so `tf.random.stateless_uniform` with floats, and
+with it every TFP `sample`, gives other numbers for the same seed once a function is compiled.
+The bits themselves are the same: this module draws those and does the rest by its own arithmetic.
 """
 
 import tensorflow as tf
@@ -23,6 +23,7 @@ def bits(seed, shape):
     >>> bits([3, 4], (3,)).numpy()
     array([2434737163, 3623740297, 2904307362], dtype=uint32)
     """
+    # Philox by name: the default lets the device choose, and XLA on a CPU chooses a slow one.
     return tf.random.stateless_uniform(
         shape, seed=seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
     )

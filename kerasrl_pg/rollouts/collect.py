@@ -17,7 +17,7 @@ class EpisodeStatistics:
         window: How many episodes the means are over. 100, as in Brockman et al. 2016 ("OpenAI Gym").
 
     >>> statistics = EpisodeStatistics(num_envs=1)
-    >>> statistics.add(np.array([2.0]), np.array([True]), np.array([True]))
+    >>> statistics.add(np.array([2.0]), ended=np.array([True]))
     >>> statistics.means()
     {'episode_return': 2.0, 'episode_length': 1.0}
     """
@@ -32,15 +32,19 @@ class EpisodeStatistics:
         self._returns[:] = 0.0
         self._lengths[:] = 0
 
-    def add(self, rewards, ended, valid):
-        """Adds one step of N environments."""
-        self._returns += np.where(valid, rewards, 0.0)
-        self._lengths += valid
-        if ended.any():
-            for index in np.flatnonzero(ended & valid):
-                self.finished.append((float(self._returns[index]), int(self._lengths[index])))
-                self._returns[index] = 0.0
-                self._lengths[index] = 0
+    def add(self, rewards, ended, valid=None):
+        """Adds one step of N environments; `valid` leaves some out."""
+        if valid is None:
+            self._returns += rewards
+            self._lengths += 1
+        else:
+            self._returns += np.where(valid, rewards, 0.0)
+            self._lengths += valid
+            ended = ended & valid
+        for index in ended.nonzero()[0]:
+            self.finished.append((float(self._returns[index]), int(self._lengths[index])))
+            self._returns[index] = 0.0
+            self._lengths[index] = 0
 
     def means(self):
         """`episode_return` (raw reward) and `episode_length` (steps), means over the window; nan before the first episode."""
@@ -108,46 +112,45 @@ class Collector:
             next_observations=spec.empty(horizon, n),
             valid=np.zeros((horizon, n), bool),
         )
-        single = spec.single
-        lag = np.zeros(n, int)  # Rows lost to environments' own resets: noise belongs to the k-th transition, not to the row.
+        # Rows lost to environments' own resets: noise belongs to an environment's k-th transition, not to the row.
+        lag = None
         columns = np.arange(n)
         episodes_left = np.full(n, self._episodes or 0)
         self.steps_taken = 0
         for t in range(horizon):
-            if single:
-                observations = rollout.observations[t]
-                observations[...] = self._observations
-            else:
-                observations = {name: array[t] for name, array in rollout.observations.items()}
-                for name, array in observations.items():
-                    array[...] = self._observations[name]
-            row_noise = noise[t - lag, columns] if lag.any() else noise[t]
-            actions, log_probs, env_actions = self._actor(observations, row_noise)
+            observations = spec.map(lambda _, storage: storage[t], rollout.observations)
+            spec.map(_store, observations, self._observations)
+            actions, log_probs, env_actions = self._actor(
+                observations, noise[t] if lag is None else noise[t - lag, columns]
+            )
             step = self._stepper.step(env_actions)
             rollout.actions[t] = actions
             rollout.log_probs[t] = log_probs
             rollout.rewards[t] = step.rewards
             rollout.terminated[t] = step.terminated
             rollout.truncated[t] = step.truncated
-            if single:
-                rollout.next_observations[t] = step.next_observations
-            else:
-                for name, array in rollout.next_observations.items():
-                    array[t] = step.next_observations[name]
+            spec.map(lambda _, storage, x: storage.__setitem__(t, x), rollout.next_observations, step.next_observations)
             self._observations = step.observations
             valid = step.valid
-            lag += ~valid
-            self.steps_taken += int(valid.sum())
-            ended = step.terminated | step.truncated
+            if valid is None:
+                self.steps_taken += n
+            else:
+                self.steps_taken += int(valid.sum())
+                lag = ~valid + (0 if lag is None else lag)
             if self._episodes:
-                valid = valid & (episodes_left > 0)
-                episodes_left -= ended & valid
-            rollout.valid[t] = valid
-            self.statistics.add(step.rewards, ended, valid)
+                playing = episodes_left > 0
+                valid = playing if valid is None else valid & playing
+                episodes_left -= step.ended & valid
+            rollout.valid[t] = True if valid is None else valid
+            self.statistics.add(step.rewards, step.ended, valid)
             if self._episodes and not episodes_left.any():
                 break
         check_finite(rollout, spec)
         return rollout
+
+
+def _store(_, storage, values):
+    storage[...] = values
 
 
 def check_finite(rollout, spec):

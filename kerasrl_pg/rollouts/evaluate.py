@@ -1,6 +1,7 @@
 """Playing whole episodes to judge a policy."""
 
 import numpy as np
+import tensorflow as tf
 
 from kerasrl_pg.envs.vector import Stepper
 
@@ -33,10 +34,10 @@ def play_episodes(env, spec, actor, noise, episodes, seed):
         _, _, env_actions = actor(inputs, None if chunk is None else chunk[t % 256])
         step = stepper.step(env_actions)
         observations = step.observations
-        running_returns += np.where(step.valid, step.rewards, 0.0)
-        running_lengths += step.valid
-        ended = (step.terminated | step.truncated) & step.valid
-        for index in np.flatnonzero(ended):
+        valid = True if step.valid is None else step.valid
+        running_returns += np.where(valid, step.rewards, 0.0)
+        running_lengths += valid
+        for index in np.flatnonzero(step.ended & valid):
             if quota[index]:
                 returns.append(float(running_returns[index]))
                 lengths.append(int(running_lengths[index]))
@@ -44,3 +45,24 @@ def play_episodes(env, spec, actor, noise, episodes, seed):
             running_returns[index] = running_lengths[index] = 0
         t += 1
     return np.asarray(returns), np.asarray(lengths)
+
+
+def evaluate_policy(agent, vector_env, episodes, deterministic, seed):
+    """Plays episodes with an agent's present weights and sums them up; see `Agent.evaluate`."""
+    n = vector_env.num_envs
+    actor = agent.actor(n, deterministic)
+    actor.sync()
+
+    def noise(chunk):
+        return None if deterministic else agent.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()
+
+    returns, lengths = play_episodes(vector_env, agent.observation_spec, actor, noise, episodes, seed)
+    return {
+        "return": float(np.mean(returns)),
+        "return_std": float(np.std(returns)),
+        "return_min": float(np.min(returns)),
+        "return_max": float(np.max(returns)),
+        "length": float(np.mean(lengths)),
+        "episodes": episodes,
+        "deterministic": float(deterministic),
+    }

@@ -1,4 +1,4 @@
-/* Acts with an exported policy through TensorFlow's C API alone: no Python, nothing of this library.
+/* Acts with an exported policy through TensorFlow's C API alone: no Python, no kerasrl_pg.
 
    act MODEL [OBSERVATIONS [BATCH]]
 
@@ -12,9 +12,9 @@
    Dict, Tuple, image (uint8) and discrete observations need a client that fills several or other
    tensors.
 
-   Build, with TF the folder that `python -c "import tensorflow as tf; print(tf.sysconfig.get_lib())"`
-   prints (`tf.sysconfig.get_lib()` of the pip wheel holds the C API's headers and libraries):
+   Build against the C API in TensorFlow's pip wheel:
 
+   TF=$(python -c "import tensorflow as tf; print(tf.sysconfig.get_lib())")
    gcc -O2 -I$TF/include act.c -o act -L$TF -l:libtensorflow_cc.so.2 \
        -l:libtensorflow_framework.so.2 -Wl,-rpath,$TF
 */
@@ -48,7 +48,7 @@ static void read_signature(const char *model, Endpoint *input, Endpoint *output)
     fail("MODEL must be a path of fewer than %zu letters. Received: %s", sizeof path, model);
   FILE *file = fopen(path, "r");
   if (!file)
-    fail("MODEL must hold assets.extra/signatures.txt, as agent.export writes it. Cannot open: %s", path);
+    fail("MODEL must be a folder that agent.export wrote. Cannot open: %s", path);
   while (fgets(line, sizeof line, file)) {
     Endpoint one = {1, "", "", "", ""};
     if (sscanf(line, "%127s %15s %127s %255s %31s %255s", signature, kind, one.argument, one.tensor,
@@ -57,7 +57,7 @@ static void read_signature(const char *model, Endpoint *input, Endpoint *output)
     if (strcmp(signature, "serving_default")) continue;
     if (!strcmp(kind, "input")) {
       if (input->found)
-        fail("This program serves policies that observe one tensor. Received: the inputs %s and %s.",
+        fail("This program serves policies that observe one tensor. Received the inputs: %s, %s.",
              input->argument, one.argument);
       *input = one;
     } else if (!strcmp(one.argument, "action")) {
@@ -81,16 +81,19 @@ static TF_Output find(TF_Graph *graph, const char *tensor) {
   return output;
 }
 
-/* Reads "-1,84,84" into sizes {-1, 84, 84}; returns their number, and how many numbers a row has. */
+/* Reads "-1,84,84" into sizes {-1, 84, 84}, and gives how many there are; `row` is 84 x 84. */
 static int parse_shape(const Endpoint *input, int64_t sizes[8], size_t *row) {
+  char shape[sizeof input->shape];
   int rank = 0;
   *row = 1;
-  for (const char *at = input->shape; at && rank < 8; at = strchr(at, ','), at += at != NULL) {
-    sizes[rank] = atoll(at);
+  strcpy(shape, input->shape);
+  for (char *size = strtok(shape, ","); size; size = strtok(NULL, ",")) {
+    if (rank == 8) fail("The input %s must have at most 8 dimensions.", input->argument);
+    sizes[rank] = atoll(size);
     if (rank > 0) *row *= sizes[rank] > 0 ? (size_t)sizes[rank] : 0;
     rank++;
   }
-  if (sizes[0] != -1 || rank < 2 || *row == 0)
+  if (rank < 2 || sizes[0] != -1 || *row == 0)
     fail("The input %s must have a free batch size, and known sizes after it. Received: shape %s.",
          input->argument, input->shape);
   return rank;
@@ -104,7 +107,7 @@ static void print_number(TF_DataType dtype, const void *data, size_t i) {
     case TF_INT64: printf("%lld", (long long)((const int64_t *)data)[i]); break;
     case TF_INT8: printf("%d", ((const int8_t *)data)[i]); break;
     case TF_UINT8: case TF_BOOL: printf("%u", ((const uint8_t *)data)[i]); break;
-    default: fail("Actions must be float32, float64, int8, uint8, int32, int64 or bool. Received: TF_DataType %d.", dtype);
+    default: fail("Actions must be real numbers or bool. Received: TF_DataType %d.", dtype);
   }
 }
 
@@ -133,7 +136,8 @@ int main(int argc, char **argv) {
   size_t row;
   read_signature(argv[1], &input, &output);
   if (strcmp(input.dtype, "float32"))
-    fail("This program serves float32 observations. Received: %s of dtype %s.", input.argument, input.dtype);
+    fail("This program serves float32 observations. Received: %s of dtype %s.", input.argument,
+         input.dtype);
   int rank = parse_shape(&input, sizes, &row);
 
   TF_Status *status = TF_NewStatus();
@@ -142,7 +146,8 @@ int main(int argc, char **argv) {
   const char *tags[] = {"serve"};
   TF_Session *session =
       TF_LoadSessionFromSavedModel(options, NULL, argv[1], tags, 1, graph, NULL, status);
-  if (TF_GetCode(status) != TF_OK) fail("TensorFlow cannot load %s: %s", argv[1], TF_Message(status));
+  if (TF_GetCode(status) != TF_OK)
+    fail("TensorFlow cannot load %s: %s", argv[1], TF_Message(status));
   TF_Output in = find(graph, input.tensor), out = find(graph, output.tensor);
 
   size_t bytes = row * sizeof(float), got;
@@ -150,13 +155,14 @@ int main(int argc, char **argv) {
   if (!buffer) fail("BATCH is too large for the memory. Received: %d", batch);
   while ((got = fread(buffer, 1, bytes * (size_t)batch, file)) > 0) {
     if (got % bytes)
-      fail("OBSERVATIONS must be whole observations of %zu float32 numbers. %zu bytes are left over.",
+      fail("OBSERVATIONS must be whole observations, of %zu float32 numbers. Left over: %zu bytes.",
            row, got % bytes);
     sizes[0] = (int64_t)(got / bytes);
     TF_Tensor *observations = TF_AllocateTensor(TF_FLOAT, sizes, rank, got), *actions = NULL;
     memcpy(TF_TensorData(observations), buffer, got);
     TF_SessionRun(session, NULL, &in, &observations, 1, &out, &actions, 1, NULL, 0, NULL, status);
-    if (TF_GetCode(status) != TF_OK) fail("TensorFlow cannot run the model: %s", TF_Message(status));
+    if (TF_GetCode(status) != TF_OK)
+      fail("TensorFlow cannot run the model: %s", TF_Message(status));
     print_actions(actions, got / bytes);
     TF_DeleteTensor(observations);
     TF_DeleteTensor(actions);

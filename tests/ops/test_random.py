@@ -59,3 +59,10 @@ def test_permutations():
     _, counts = np.unique(rows, axis=0, return_counts=True)
     assert counts.shape == (6,)
     assert np.abs(counts - 4000 / 6).max() < 4 * np.sqrt(4000 * 5 / 36)
+
+
+def test_permutations_are_ordered_by_all_the_bits(monkeypatch):
+    """With only those of `uniform` there would be ties, and a bias to the order 0, 1, 2 ..."""
+    low_bits = tf.constant([[3, 1, 2]], tf.uint32)
+    monkeypatch.setattr(ops.random, "bits", lambda seed, shape: low_bits)
+    np.testing.assert_array_equal(ops.random.permutations(SEED, 1, 3), [[1, 2, 0]])

@@ -1,0 +1,45 @@
+"""Refusing wrong settings at construction, in sentences."""
+
+import keras
+import numpy as np
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+def check_number(name, value, low, high=float("inf"), exclusive=False, optional=False):
+    """Refuses `value` unless it is a number in [low, high] ((low, high] where exclusive), a schedule, or None where optional.
+
+    >>> check_number("gamma", 1.5, 0.0, 1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: `gamma` must be a number in [0.0, 1.0]. Received: gamma=1.5.
+    """
+    if (optional and value is None) or isinstance(value, Schedule):
+        return
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not is_number or not (low < value if exclusive else low <= value) or not value <= high:
+        interval = f"{'(' if exclusive else '['}{low}, {high}{')' if high == float('inf') else ']'}"
+        none = ", or None" if optional else ""
+        raise ValueError(f"`{name}` must be a number in {interval}{none}. Received: {name}={value!r}.")
+
+
+def check_whole(name, value, at_least=1, optional=False):
+    """Refuses `value` unless it is a whole number of at least `at_least`, or None where optional.
+
+    >>> check_whole("horizon", 0)
+    Traceback (most recent call last):
+    ...
+    ValueError: `horizon` must be a whole number of at least 1. Received: horizon=0.
+    """
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
+        none = ", or None" if optional else ""
+        raise ValueError(f"`{name}` must be a whole number of at least {at_least}{none}. Received: {name}={value!r}.")
+
+
+def serialize_coefficient(coefficient):
+    """A number as it is, a Keras schedule as its configuration."""
+    if isinstance(coefficient, Schedule):
+        return keras.saving.serialize_keras_object(coefficient)
+    return coefficient

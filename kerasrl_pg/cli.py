@@ -1,0 +1,133 @@
+"""The main job as a command: `kerasrl-pg train | evaluate | export`.
+
+    kerasrl-pg train --agent=ppo --env=CartPole-v1 --total_steps=100000 --out=runs/cartpole
+    kerasrl-pg evaluate --from=runs/cartpole/agent.keras --env=CartPole-v1 --episodes=100
+    kerasrl-pg export --from=runs/cartpole/agent.keras --out=runs/cartpole/saved_model/2
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Before TensorFlow is imported: it reads this once, and tells of every CPU feature otherwise.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags, logging
+
+AGENTS = ("a2c", "ppo", "reinforce")
+
+flags.DEFINE_enum("agent", "ppo", AGENTS, "The method.")
+flags.DEFINE_string("env", None, "A gymnasium id, such as CartPole-v1.")
+flags.DEFINE_integer("total_steps", None, "Budget of environment steps; the preset's where left out.", lower_bound=1)
+flags.DEFINE_integer("num_envs", None, "Environments side by side; the preset's, else 8 (1 for reinforce).", lower_bound=1)
+flags.DEFINE_integer("epochs", 10, "Lines of progress the budget is shared out to.", lower_bound=1)
+flags.DEFINE_integer("episodes", 100, "Episodes of an evaluation.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Of weights, actions and environments.", lower_bound=0)
+flags.DEFINE_bool("deterministic", True, "Evaluate the policy's mode, not its samples.")
+flags.DEFINE_bool("preset", True, "Use the named settings for this agent and environment, where there are some.")
+flags.DEFINE_float("learning_rate", None, "Of Adam with joint gradient norm 0.5, in place of the default optimizer's.", lower_bound=0.0)
+flags.DEFINE_string("from", None, "A saved agent (.keras): to evaluate, to export, or to train on.")
+flags.DEFINE_string("out", None, "train: folder for agent.keras, history.csv and saved_model/1. export: version folder to make.")
+flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 one line an epoch.")
+FLAGS = flags.FLAGS
+
+
+def train():
+    """Trains, evaluates, saves and exports."""
+    import keras
+
+    import kerasrl_pg as pg
+
+    _need("env", "out")
+    out = Path(FLAGS.out)
+    if (out / "saved_model" / "1").exists():
+        raise app.UsageError(f"--out must not hold an exported model yet. Received: --out={out}. Choose another folder.")
+    preset = pg.presets.find(FLAGS.agent, FLAGS.env) if FLAGS.preset else None
+    total_steps, num_envs = FLAGS.total_steps, FLAGS.num_envs
+    if preset is not None:
+        total_steps, num_envs = total_steps or preset.total_steps, num_envs or preset.num_envs
+    if total_steps is None:
+        raise app.UsageError("--total_steps must be given where there is no preset. Received: none.")
+    if FLAGS["from"].value:
+        agent = _load()
+    elif preset is not None:
+        agent = preset.agent(seed=FLAGS.seed)
+    else:
+        agent = {"a2c": pg.A2C, "ppo": pg.PPO, "reinforce": pg.REINFORCE}[FLAGS.agent](seed=FLAGS.seed)
+        agent.compile()
+    if FLAGS.learning_rate is not None:
+        agent.compile(keras.optimizers.Adam(FLAGS.learning_rate, epsilon=1e-5, global_clipnorm=0.5))
+    out.mkdir(parents=True, exist_ok=True)
+    agent.fit(
+        FLAGS.env,
+        total_steps=total_steps,
+        num_envs=num_envs or (1 if FLAGS.agent == "reinforce" else 8),
+        epochs=FLAGS.epochs,
+        callbacks=[keras.callbacks.CSVLogger(str(out / "history.csv"))],
+        verbose=FLAGS.verbose,
+        seed=FLAGS.seed,
+    )
+    agent.save(out / "agent.keras")
+    _say(agent.evaluate(FLAGS.env, episodes=FLAGS.episodes, deterministic=FLAGS.deterministic, seed=FLAGS.seed + 1))
+    folder = agent.export(out / "saved_model" / "1")
+    inputs = ["observation"] if agent.observation_spec.single else list(agent.observation_spec.specs)
+    arguments = ", ".join(f"{name}=..." for name in inputs)
+    print(f"Saved agent: {out / 'agent.keras'}  (keras.models.load_model, then fit goes on)")
+    print(f"SavedModel:  {folder}  (for TensorFlow Serving, or with TensorFlow alone:)")
+    print(f"  act = tf.saved_model.load('{folder}').signatures['serving_default']; act({arguments})['action']")
+
+
+def evaluate():
+    """Evaluates a saved agent."""
+    _need("from", "env")
+    _say(_load().evaluate(FLAGS.env, episodes=FLAGS.episodes, deterministic=FLAGS.deterministic, seed=FLAGS.seed))
+
+
+def export():
+    """Exports a saved agent as a SavedModel."""
+    _need("from", "out")
+    print(f"SavedModel: {_load().export(FLAGS.out)}")
+
+
+def _load():
+    import keras
+
+    import kerasrl_pg  # noqa: F401  (registers the agents)
+
+    return keras.models.load_model(FLAGS["from"].value)
+
+
+def _need(*names):
+    for name in names:
+        if not FLAGS[name].value:
+            raise app.UsageError(f"--{name} must be given. Received: none.")
+
+
+def _say(result):
+    kind = "mode" if result["deterministic"] else "samples"
+    print(
+        f"Return {result['return']:.1f} ± {result['return_std']:.1f} over {result['episodes']} episodes "
+        f"(min {result['return_min']:.1f}, max {result['return_max']:.1f}; the policy's {kind})"
+    )
+
+
+def _run(argv):
+    commands = {"train": train, "evaluate": evaluate, "export": export}
+    if len(argv) != 2 or argv[1] not in commands:
+        raise app.UsageError(f"Expected one command of {', '.join(commands)}. Received: {' '.join(argv[1:]) or 'none'}.\n{__doc__}")
+    logging.set_verbosity(logging.ERROR)
+    try:
+        commands[argv[1]]()
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
+        if FLAGS.verbose > 1:
+            raise
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def main():
+    """Entry point of the `kerasrl-pg` command."""
+    app.run(_run)
+
+
+if __name__ == "__main__":
+    main()

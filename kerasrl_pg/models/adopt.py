@@ -1,0 +1,88 @@
+"""Taking in a policy and a critic, built here or the user's own: what they must be, and their heads."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from kerasrl_pg.heads import Head, ValueHead
+
+
+class ActorCritic(NamedTuple):
+    """A policy and a critic that fit an environment.
+
+    Args:
+        policy: Keras model, observations [B, ...] to a distribution over raw actions.
+        critic: Keras model, observations [B, ...] to a distribution over returns, or None.
+        shared: The one model behind both, with outputs "policy" and "value", or None.
+        head: The policy's `Head`.
+        critic_head: The critic's `ValueHead`, or None.
+    """
+
+    policy: keras.Model
+    critic: keras.Model | None
+    shared: keras.Model | None
+    head: Head
+    critic_head: ValueHead | None
+
+
+def adopt(policy, critic, spec, action_space, needs_critic=True):
+    """Checks networks against an environment and finds their heads.
+
+    A policy and a critic that share layers must be one functional model with two outputs, because two separately saved models
+    lose the sharing when they are loaded.
+
+    Args:
+        policy: Keras model that ends in a `Head`, or a functional model with outputs "policy" and "value".
+        critic: Keras model that ends in a `ValueHead`, or None.
+        spec: The `ObservationSpec` of the environment.
+        action_space: Its action space.
+        needs_critic: Whether the method has a critic; where False, a critic is left out.
+
+    Returns:
+        An `ActorCritic`, called once, so that its weights exist.
+
+    Raises:
+        ValueError: If a head is missing, a critic is missing, or the policy's actions are not of `action_space`.
+    """
+    shared = None
+    if isinstance(getattr(policy, "output", None), dict):
+        shared = policy
+        if critic is not None or set(shared.output) != {"policy", "value"}:
+            raise ValueError(
+                "A `policy` with several outputs must name them 'policy' and 'value', and comes without a `critic`. "
+                f"Received: outputs {sorted(shared.output)}, critic={critic!r}."
+            )
+        policy = keras.Model(shared.input, shared.output["policy"], name="policy")
+        critic = keras.Model(shared.input, shared.output["value"], name="critic")
+    if not needs_critic:
+        critic = None
+    elif critic is None:
+        raise ValueError(
+            "`critic` must be given with your own `policy`, since this agent needs one. Received: critic=None. "
+            "Pass a Keras model that ends in heads.NormalValue(), or a policy with outputs 'policy' and 'value'."
+        )
+    zeros = spec.map(lambda leaf: tf.zeros((1, *leaf.shape), leaf.dtype))
+    distribution = policy(zeros)
+    head = _find_head(policy, Head, "policy")
+    critic_head = None
+    if critic is not None:
+        critic(zeros)
+        critic_head = _find_head(critic, ValueHead, "critic")
+    action = head.to_env(distribution.mode())[0].numpy()
+    if not action_space.contains(action.astype(action_space.dtype)):
+        raise ValueError(
+            f"`policy` must give actions of the environment's space {action_space}. Received: {action!r} from its head {head!r}. "
+            "Take heads.default_head(action_space), or another head made by its from_space(action_space)."
+        )
+    return ActorCritic(policy, critic, shared, head, critic_head)
+
+
+def _find_head(model, kind, argument):
+    heads = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+    if len(heads) != 1:
+        raise ValueError(
+            f"`{argument}` must contain exactly one {kind.__name__} of kerasrl_pg.heads, as its last layer. "
+            f"Received: {len(heads)} in {model!r}."
+        )
+    return heads[0]

@@ -1,0 +1,292 @@
+"""Settings that are known to learn: a method, an environment, and the numbers that made it work.
+
+`benchmarks/learning.py` measures them; `benchmarks/results/learning.md` says what they reach.
+Where settings come from other libraries, mind that our critic loss is half the squared error:
+Stable-Baselines3's `vf_coef` 0.5 is `value_coef=1.0` here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+
+from kerasrl_pg import heads
+from kerasrl_pg.agents import A2C, PPO, REINFORCE, Agent
+from kerasrl_pg.baselines import ValueFunction
+from kerasrl_pg.estimators import GAE
+from kerasrl_pg.models import Networks
+
+
+@dataclass(frozen=True, eq=False)
+class Preset:
+    """One method's settings for one environment.
+
+    Args:
+        method: An `Agent` class.
+        env: A gymnasium id.
+        total_steps: Budget of environment steps that the settings are meant for.
+        num_envs: N, environments stepped side by side.
+        settings: Function without arguments giving the keyword arguments of `method`; a function,
+            so that no two agents share a layer.
+        optimizer: Function without arguments giving a fresh optimizer.
+        source: Where the settings come from.
+
+    >>> agent = PPO_CARTPOLE.agent(seed=0)
+    >>> agent.gamma, agent.horizon
+    (0.98, 32)
+    >>> history = PPO_CARTPOLE.fit(agent, total_steps=512, epochs=1, verbose=0)
+    >>> history.history["env_steps"]
+    [512]
+    """
+
+    method: type[Agent]
+    env: str
+    total_steps: int
+    num_envs: int
+    settings: Callable[[], dict]
+    optimizer: Callable[[], keras.optimizers.Optimizer]
+    source: str
+
+    def agent(self, seed=None, **settings):
+        """A compiled agent that has not seen its environment yet.
+
+        Args:
+            seed: The agent's; None draws one.
+            **settings: Keyword arguments of the method, in place of the preset's.
+
+        Returns:
+            An `Agent`.
+
+        Raises:
+            ValueError, TypeError: If the method refuses a setting.
+
+        >>> PPO_CARTPOLE.agent(seed=0, gamma=0.9).gamma
+        0.9
+        """
+        agent = self.method(**{**self.settings(), "seed": seed, **settings})
+        agent.compile(self.optimizer())
+        return agent
+
+    def fit(self, agent, **arguments):
+        """Trains `agent` on the preset's environment for the preset's budget.
+
+        Args:
+            agent: From `agent()`, or another one for the same spaces.
+            **arguments: Of `Agent.fit`, in place of the preset's or beside them.
+
+        Returns:
+            Keras's `History`.
+
+        Raises:
+            ValueError, RuntimeError: As `Agent.fit`.
+        """
+        budget = {"total_steps": self.total_steps, "num_envs": self.num_envs}
+        return agent.fit(**{"env": self.env, **budget, **arguments})
+
+    def train(self, seed=None, **arguments):
+        """A new agent, trained: `agent(seed)`, then `fit`.
+
+        Args:
+            seed: The agent's, and so that of everything in the run.
+            **arguments: Of `Agent.fit`, in place of the preset's or beside them.
+
+        Returns:
+            The trained `Agent`.
+
+        >>> agent = REINFORCE_CARTPOLE.train(seed=0, total_steps=4000, epochs=1, verbose=0)
+        >>> agent.act([0.0, 0.0, 0.0, 0.0]) in (0, 1)
+        True
+        """
+        agent = self.agent(seed)
+        self.fit(agent, **arguments)
+        return agent
+
+
+def find(method, env):
+    """The preset of a method for an environment.
+
+    Args:
+        method: An `Agent` class, or its name in any case.
+        env: A gymnasium id.
+
+    Returns:
+        A `Preset`, or None where there is none.
+
+    >>> find("ppo", "CartPole-v1") is PPO_CARTPOLE, find(A2C, "Hopper-v5")
+    (True, None)
+    """
+    name = (method if isinstance(method, str) else method.__name__).lower()
+    for preset in ALL:
+        if (preset.method.__name__.lower(), preset.env) == (name, env):
+            return preset
+    return None
+
+
+def _adam(learning_rate, clipnorm=0.5):
+    return lambda: keras.optimizers.Adam(learning_rate, epsilon=1e-5, global_clipnorm=clipnorm)
+
+
+def _falling(value, iterations):
+    return keras.optimizers.schedules.PolynomialDecay(value, iterations, 0.0)
+
+
+PPO_CARTPOLE = Preset(
+    PPO,
+    "CartPole-v1",
+    total_steps=100_000,
+    num_envs=8,
+    settings=lambda: dict(
+        horizon=32,
+        gamma=0.98,
+        estimator=GAE(0.8),
+        update_epochs=20,
+        minibatch_size=256,
+        clip_ratio=_falling(0.2, 390),
+        value_coef=1.0,
+        anneal_learning_rate=True,
+    ),
+    optimizer=_adam(1e-3),
+    source="RL Baselines3 Zoo, hyperparams/ppo.yml.",
+)
+
+A2C_CARTPOLE = Preset(
+    A2C,
+    "CartPole-v1",
+    total_steps=500_000,
+    num_envs=8,
+    settings=lambda: dict(entropy_coef=0.0, value_coef=1.0, anneal_learning_rate=True),
+    optimizer=lambda: keras.optimizers.RMSprop(7e-4, rho=0.99, epsilon=1e-5, global_clipnorm=0.5),
+    source="RL Baselines3 Zoo, hyperparams/a2c.yml; annealed: ours, because the last policy counts.",
+)
+
+REINFORCE_CARTPOLE = Preset(
+    REINFORCE,
+    "CartPole-v1",
+    total_steps=300_000,
+    num_envs=1,
+    settings=lambda: dict(
+        baseline=ValueFunction(update_epochs=10),
+        episodes=4,
+        normalize_advantages=True,
+    ),
+    optimizer=_adam(3e-3),
+    source="Ours.",
+)
+
+PPO_ACROBOT = Preset(
+    PPO,
+    "Acrobot-v1",
+    total_steps=100_000,
+    num_envs=8,
+    settings=lambda: dict(
+        horizon=128,
+        estimator=GAE(0.94),
+        update_epochs=10,
+        minibatch_size=256,
+        value_coef=1.0,
+        anneal_learning_rate=True,
+        networks=Networks(normalize_observations=True),
+    ),
+    optimizer=_adam(1e-3),
+    source="RL Baselines3 Zoo, hyperparams/ppo.yml, for a tenth of its budget: ours.",
+)
+
+PPO_PENDULUM = Preset(
+    PPO,
+    "Pendulum-v1",
+    total_steps=100_000,
+    num_envs=4,
+    settings=lambda: dict(
+        horizon=512,
+        gamma=0.9,
+        update_epochs=10,
+        minibatch_size=64,
+        value_coef=1.0,
+        reward_scaling=True,
+        networks=Networks(normalize_observations=True),
+    ),
+    optimizer=_adam(1e-3),
+    source="RL Baselines3 Zoo, hyperparams/ppo.yml, without its state-dependent exploration.",
+)
+
+PPO_LUNAR_LANDER = Preset(
+    PPO,
+    "LunarLander-v3",
+    total_steps=1_000_000,
+    num_envs=16,
+    settings=lambda: dict(
+        horizon=1024,
+        gamma=0.999,
+        estimator=GAE(0.98),
+        update_epochs=4,
+        minibatch_size=64,
+        value_coef=1.0,
+        entropy_coef=0.01,
+    ),
+    optimizer=_adam(3e-4),
+    source="RL Baselines3 Zoo, hyperparams/ppo.yml.",
+)
+
+PPO_HALF_CHEETAH = Preset(
+    PPO,
+    "HalfCheetah-v5",
+    total_steps=1_000_000,
+    num_envs=1,
+    settings=lambda: dict(
+        horizon=512,
+        gamma=0.98,
+        estimator=GAE(0.92),
+        update_epochs=20,
+        minibatch_size=64,
+        clip_ratio=0.1,
+        value_coef=1.16,
+        entropy_coef=0.0004,
+        reward_scaling=True,
+        reward_clip=10.0,
+        networks=Networks(
+            (256, 256),
+            "relu",
+            normalize_observations=True,
+            head=heads.Gaussian(6, low=-1.0, high=1.0, initial_log_std=-2.0),
+        ),
+    ),
+    optimizer=_adam(2.0633e-5, 0.8),
+    source="RL Baselines3 Zoo, hyperparams/ppo.yml (HalfCheetah-v4), with orthogonal initialisation.",
+)
+
+PPO_HOPPER = Preset(
+    PPO,
+    "Hopper-v5",
+    total_steps=1_000_000,
+    num_envs=1,
+    settings=lambda: dict(
+        horizon=512,
+        gamma=0.999,
+        estimator=GAE(0.99),
+        update_epochs=5,
+        minibatch_size=32,
+        value_coef=1.67,
+        entropy_coef=0.0023,
+        reward_scaling=True,
+        reward_clip=10.0,
+        networks=Networks(
+            (256, 256),
+            "relu",
+            normalize_observations=True,
+            head=heads.Gaussian(3, low=-1.0, high=1.0, initial_log_std=-2.0),
+        ),
+    ),
+    optimizer=_adam(9.80828e-5, 0.7),
+    source="RL Baselines3 Zoo, hyperparams/ppo.yml (Hopper-v4), with orthogonal initialisation.",
+)
+
+ALL = (
+    PPO_CARTPOLE,
+    A2C_CARTPOLE,
+    REINFORCE_CARTPOLE,
+    PPO_ACROBOT,
+    PPO_PENDULUM,
+    PPO_LUNAR_LANDER,
+    PPO_HALF_CHEETAH,
+    PPO_HOPPER,
+)

@@ -1,0 +1,389 @@
+"""One battery for every policy head: what `Head` promises, whatever the family."""
+
+import gymnasium
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrl_pg import heads
+from kerasrl_pg.heads.head import DistributionLayer
+
+spaces = gymnasium.spaces
+BOX = spaces.Box(np.float32([-1, 0]), np.float32([1, 4]))
+
+CASES = {
+    "categorical": (heads.Categorical, {"num_actions": 4, "start": 2}),
+    "multi_categorical": (heads.MultiCategorical, {"nvec": [2, 4, 3], "start": [0, -1, 5]}),
+    "multi_categorical_2d": (heads.MultiCategorical, {"nvec": [[2, 3], [3, 1]]}),
+    "bernoulli": (heads.Bernoulli, {"shape": 3}),
+    "gaussian": (heads.Gaussian, {"shape": 3, "low": [-1, -2, -np.inf], "high": 1}),
+    "gaussian_scalar": (heads.Gaussian, {"shape": ()}),
+    "gaussian_state_std": (heads.Gaussian, {"shape": (2, 2), "state_dependent_std": True}),
+    "tanh_gaussian": (heads.TanhGaussian, {"low": [-1, 0], "high": [1, 4]}),
+    "tanh_gaussian_state_std": (
+        heads.TanhGaussian,
+        {"low": -2, "high": 2, "shape": (1, 2), "state_dependent_std": True},
+    ),
+    "beta": (heads.Beta, {"low": [-1, 0], "high": [1, 4]}),
+    "beta_2d": (heads.Beta, {"low": 0, "high": 1, "shape": (2, 1)}),
+    "mixture": (heads.GaussianMixture, {"shape": 2, "num_components": 3, "high": 2}),
+    "mixture_2d": (heads.GaussianMixture, {"shape": (2, 2), "num_components": 2}),
+}
+
+SPACES = {
+    heads.Categorical: spaces.Discrete(4, start=-1),
+    heads.MultiCategorical: spaces.MultiDiscrete([3, 2], start=[1, 0]),
+    heads.Bernoulli: spaces.MultiBinary((2, 2)),
+    heads.Gaussian: BOX,
+    heads.TanhGaussian: BOX,
+    heads.Beta: BOX,
+    heads.GaussianMixture: BOX,
+}
+
+all_heads = pytest.mark.parametrize("name", CASES)
+
+
+def make(case, seed=0, stddev=0.5, **kwargs):
+    """A head of the case, with weights large enough for states to differ."""
+    head_class, arguments = CASES[case]
+    initializer = keras.initializers.RandomNormal(stddev=stddev, seed=seed)
+    return head_class(**arguments, kernel_initializer=initializer, **kwargs)
+
+
+def features(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=(*shape, 5)).astype("float32")
+
+
+def drawn(head, batch=6):
+    """Parameters of a policy and of another one near it, noise, and actions of the first."""
+    old = head.parameters(features(batch))
+    new = old + 0.1 * np.random.default_rng(1).normal(size=old.shape).astype("float32")
+    noise = head.noise([3, 4], (batch,))
+    return old, new, noise, head.sample(head.distribution(old), noise)
+
+
+@all_heads
+@pytest.mark.parametrize("batch", [(6,), (3, 2)])
+def test_shapes_and_dtypes(name, batch):
+    head = make(name)
+    policy, other = head(features(*batch)), head(features(*batch, seed=1))
+    noise = head.noise([0, 1], batch)
+    actions = head.sample(policy, noise)
+    assert noise.shape == (*batch, *head.noise_shape)
+    for raw in (actions, policy.mode(), policy.sample(seed=1)):
+        assert raw.shape == (*batch, *head.action_shape)
+        assert raw.dtype == head.action_dtype
+    assert policy.batch_shape == batch
+    for number in (policy.log_prob(actions), policy.entropy(), policy.kl_divergence(other)):
+        assert number.shape == batch
+        assert number.dtype == tf.float32
+    assert head.to_env(actions).shape == actions.shape
+
+
+@all_heads
+def test_leading_dimensions_do_not_mix(name):
+    head = make(name)
+    x = features(6)
+    flat, folded = head(x), head(x.reshape(3, 2, 5))
+    np.testing.assert_allclose(
+        folded.entropy().numpy().ravel(), flat.entropy(), rtol=1e-5, atol=1e-6
+    )
+
+
+@all_heads
+def test_parameters_rebuild_the_distribution(name):
+    head = make(name)
+    x = features(4)
+    policy = head(x)
+    rebuilt = head.distribution(tf.gather(head.parameters(x), [2, 0]))
+    actions = tf.gather(policy.mode(), [2, 0])
+    np.testing.assert_allclose(
+        rebuilt.log_prob(actions), tf.gather(policy.log_prob(policy.mode()), [2, 0]), rtol=1e-6
+    )
+
+
+class Subclassed(keras.Model):
+    def __init__(self, head):
+        super().__init__()
+        self.dense, self.head = keras.layers.Dense(5, "tanh"), head
+
+    def call(self, x):
+        return self.head(self.dense(x))
+
+
+@all_heads
+@pytest.mark.parametrize("time", [False, True])
+def test_functional_model_saves_and_loads(name, time, tmp_path):
+    inputs = keras.Input((None, 5) if time else (5,))
+    model = keras.Model(inputs, make(name)(keras.layers.Dense(5, "tanh")(inputs)))
+    x = features(3, 2) if time else features(3)
+    policy = model(x)
+    action_shape = model.layers[-1].action_shape
+    assert model.output_shape == (None, *([None] if time else []), *action_shape)
+    model.save(tmp_path / "policy.keras")
+    loaded = keras.models.load_model(tmp_path / "policy.keras")
+    raw = policy.mode()
+    np.testing.assert_allclose(loaded(x).log_prob(raw), policy.log_prob(raw), atol=1e-6)
+    assert loaded.layers[-1].get_config() == model.layers[-1].get_config()
+
+
+@all_heads
+def test_sequential_and_subclassed_models(name):
+    x = features(3)
+    for model in (
+        keras.Sequential([keras.Input((5,)), keras.layers.Dense(5), make(name)]),
+        Subclassed(make(name)),
+    ):
+        policy = model(x)
+        returned = tf.function(model, autograph=False)(x)  # a distribution leaves the graph whole
+        np.testing.assert_allclose(returned.entropy(), policy.entropy(), rtol=1e-5, atol=1e-5)
+        assert len(model.trainable_variables) > 2
+
+
+@all_heads
+def test_config_round_trip(name):
+    head = make(name, name="actor")
+    again = type(head).from_config(head.get_config())
+    assert again.get_config() == head.get_config()
+    assert again.name == "actor"
+    x = features(4)
+    np.testing.assert_array_equal(again.parameters(x), head.parameters(x))  # seeded initializer
+
+
+@all_heads
+def test_eager_graph_and_xla_agree(name):
+    head = make(name)
+    old, new, noise, actions = drawn(head)
+
+    def everything(old, new, noise, actions):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(new)
+            policy = head.distribution(new)
+            log_prob = policy.log_prob(actions)
+            entropy = policy.entropy()
+            kl = head.distribution(old).kl_divergence(policy)
+        gradients = [tape.gradient(y, new) for y in (log_prob, entropy, kl)]
+        return [head.sample(policy, noise), policy.mode(), log_prob, entropy, kl, *gradients]
+
+    # A mixture's sigma points lie many σ away from its narrow components: large terms cancel.
+    atol = 1e-4 if isinstance(head, heads.GaussianMixture) else 2e-5
+    eager = everything(old, new, noise, actions)
+    graph = tf.function(everything)(old, new, noise, actions)
+    xla = tf.function(everything, jit_compile=True)(old, new, noise, actions)
+    for expected, *others in zip(eager, graph, xla, strict=True):
+        assert np.isfinite(expected).all()
+        for other in others:
+            scale = max(1, np.abs(expected).max())
+            np.testing.assert_allclose(other / scale, expected / scale, atol=atol)
+
+
+@all_heads
+def test_noise_is_the_same_in_xla(name):
+    head = make(name)
+
+    def noise():
+        return head.noise([7, 8], (4, 2))
+
+    expected = head.noise([7, 8], (4, 2))
+    np.testing.assert_allclose(tf.function(noise, jit_compile=True)(), expected, atol=1e-5)
+    assert np.abs(expected - head.noise([7, 9], (4, 2))).max() > 0.1
+
+
+@all_heads
+def test_fisher_product_by_double_backprop(name):
+    """At p = q the KL and its gradient are 0, and its Hessian H is no less than 0: v'Hv >= 0."""
+    head = make(name)
+    old = drawn(head)[0]
+    v = tf.constant(np.random.default_rng(2).normal(size=old.shape), tf.float32)
+
+    def fisher_product(old, v):
+        new = tf.identity(old)
+        with tf.GradientTape() as outer:
+            outer.watch(new)
+            with tf.GradientTape() as inner:
+                inner.watch(new)
+                policy = head.distribution(new)
+                kl = head.distribution(tf.stop_gradient(old)).kl_divergence(policy)
+            gradient = inner.gradient(kl, new)
+            product = tf.reduce_sum(gradient * v)
+        return kl, gradient, outer.gradient(product, new)
+
+    eager = fisher_product(old, v)
+    kl, gradient, product = eager
+    np.testing.assert_allclose(kl, 0, atol=2e-6)
+    np.testing.assert_allclose(gradient, 0, atol=1e-5)
+    curvature = tf.reduce_sum(product * v, axis=-1)
+    assert (curvature.numpy() > 0).all()
+    xla = tf.function(fisher_product, jit_compile=True)(old, v)
+    np.testing.assert_allclose(xla[2], product, rtol=1e-3, atol=1e-4)
+
+
+@all_heads
+def test_samples_follow_the_distribution(name):
+    """Noise-driven samples and TFP's own have the moments and log-probabilities of each other."""
+    head, count = make(name), 20_000
+    policy = head(np.repeat(features(1, seed=3), count, axis=0))
+    ours = head.sample(policy, head.noise([1, 2], (count,)))
+    theirs = policy.sample(seed=5)
+    statistics = [
+        tf.cast(actions, tf.float32) ** power for power in (1, 2) for actions in (ours, theirs)
+    ] + [policy.log_prob(actions) for actions in (ours, theirs)]
+    for mine, other in zip(statistics[::2], statistics[1::2], strict=True):
+        mine, other = mine.numpy().reshape(count, -1), other.numpy().reshape(count, -1)
+        error = np.sqrt((mine.var(0) + other.var(0)) / count)
+        assert (np.abs(mine.mean(0) - other.mean(0)) < 4.5 * error + 1e-6).all()
+
+
+@all_heads
+def test_entropy_and_kl_match_monte_carlo(name):
+    head, count = make(name), 20_000
+    repeat = [np.repeat(features(1, seed=s), count, axis=0) for s in (3, 4)]
+    p, q = head(repeat[0]), head(0.7 * repeat[0] + 0.3 * repeat[1])
+    actions = head.sample(p, head.noise([1, 2], (count,)))
+    log_p, log_q = p.log_prob(actions).numpy(), q.log_prob(actions).numpy()
+    kl = p.kl_divergence(q).numpy()[0]
+    errors = [np.std(x) / np.sqrt(count) for x in (log_p, log_p - log_q)]
+    if isinstance(head, heads.GaussianMixture):  # estimates; measured in test_gaussian_mixture.py
+        assert abs(p.entropy().numpy()[0] + log_p.mean()) < 0.1 + 4.5 * errors[0]
+        assert kl > (log_p - log_q).mean() - 4.5 * errors[1]
+    else:
+        np.testing.assert_allclose(-log_p.mean(), p.entropy()[0], atol=4.5 * errors[0] + 1e-5)
+        np.testing.assert_allclose((log_p - log_q).mean(), kl, atol=4.5 * errors[1] + 1e-5)
+
+
+@all_heads
+@pytest.mark.parametrize("level", [-30.0, 30.0])
+def test_gradients_stay_finite_at_extremes(name, level):
+    head = make(name)
+    size = head.parameters(features(1)).shape[-1]
+    signs = np.where(np.arange(size) % 3, level, -level)
+    parameters = tf.constant(np.stack([signs, np.full(size, level), signs / 30]), tf.float32)
+    if isinstance(head, heads.Gaussian):  # the log σ among the parameters are bounded already
+        parameters = tf.clip_by_value(parameters, [-30.0] * (size // 2) + [-5.0] * (size // 2), 30)
+        parameters = tf.clip_by_value(parameters, -30, [30.0] * (size // 2) + [2.0] * (size // 2))
+    noise = head.noise([3, 4], (3,))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(parameters)
+        policy = head.distribution(parameters)
+        actions = tf.stop_gradient(head.sample(policy, noise))
+        other = head.distribution(tf.stop_gradient(parameters[::-1]))
+        outputs = [
+            policy.log_prob(actions),
+            policy.log_prob(policy.mode()),
+            policy.entropy(),
+            policy.kl_divergence(other),
+            other.kl_divergence(policy),
+        ]
+    for output in outputs:
+        assert np.isfinite(output).all()
+        assert np.isfinite(tape.gradient(output, parameters)).all()
+
+
+def litert(function, *arguments):
+    """The function's results from a LiteRT program of builtin operations only."""
+    signature = [tf.TensorSpec(a.shape, a.dtype, name=f"x{i}") for i, a in enumerate(arguments)]
+    concrete = tf.function(function, input_signature=signature).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    interpreter = tf.lite.Interpreter(model_content=converter.convert())
+    interpreter.allocate_tensors()
+    inputs = {detail["name"]: detail["index"] for detail in interpreter.get_input_details()}
+    for i, argument in enumerate(arguments):
+        interpreter.set_tensor(inputs[f"x{i}"], argument)
+    interpreter.invoke()
+    return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]
+
+
+@pytest.mark.filterwarnings("ignore")  # tf.lite announces its successor
+@all_heads
+def test_litert_with_builtins_only(name):
+    head = make(name)
+    x, noise = features(6), head.noise([3, 4], (6,)).numpy()
+    head.parameters(x)
+    weights = [weight.numpy() for weight in head.trainable_variables]
+
+    def act(x, noise, *weights):
+        with keras.StatelessScope(list(zip(head.trainable_variables, weights, strict=True))):
+            policy = head(x)
+        raw = head.sample(policy, noise)
+        log_prob = tf.expand_dims(policy.log_prob(raw), 0)  # a shape of its own, to find it by
+        return tf.cast(raw, tf.float32), log_prob, policy.mode(), head.to_env(raw)
+
+    expected = act(x, noise, *weights)
+    outputs = litert(act, x, noise, *weights)
+
+    def order(values):
+        return sorted(values, key=lambda v: (v.ndim, str(v.dtype), float(np.sum(v))))
+
+    for ours, theirs in zip(order(outputs), order([e.numpy() for e in expected]), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("head_class", SPACES, ids=lambda c: c.__name__)
+def test_from_space_gives_actions_of_the_space(head_class):
+    space = SPACES[head_class]
+    head = head_class.from_space(space, kernel_initializer="he_normal", name="actor")
+    policy = head(3 * features(50))
+    for raw in (head.sample(policy, head.noise([0, 0], (50,))), policy.mode()):
+        for action in head.to_env(raw).numpy():
+            assert space.contains(action if action.shape else action[()])
+    assert head.name == "actor"
+
+
+@pytest.mark.parametrize("head_class", SPACES, ids=lambda c: c.__name__)
+def test_from_space_refuses_other_spaces(head_class):
+    for space in (spaces.Text(3), spaces.Box(0, 255, (2,), np.uint8), spaces.Tuple([BOX])):
+        with pytest.raises(ValueError, match=f"{head_class.__name__} serves .*Received: space="):
+            head_class.from_space(space)
+
+
+@all_heads
+def test_float32_under_a_mixed_precision_policy(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        head = make(name)
+        model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(5), head])
+        assert model(features(3)).entropy().dtype == tf.float32
+        assert {weight.dtype for weight in head.weights} == {"float32"}
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@all_heads
+def test_other_dtypes_are_refused(name):
+    with pytest.raises(ValueError, match="Heads compute in float32.*Received: dtype='bfloat16'"):
+        make(name, dtype="bfloat16")
+
+
+@all_heads
+def test_a_new_policy_hardly_depends_on_the_state(name):
+    head_class, arguments = CASES[name]
+    head = head_class(**arguments)
+    x = features(20)
+    head.parameters(x)
+    kernel = head.dense.kernel.numpy()
+    gram = kernel.T @ kernel if kernel.shape[0] >= kernel.shape[1] else kernel @ kernel.T
+    np.testing.assert_allclose(gram, 1e-4 * np.eye(len(gram)), atol=1e-9)
+    assert head(x).kl_divergence(head(x[::-1])).numpy().max() < 0.05
+
+
+def test_base_class_says_what_is_missing():
+    head = heads.Head((), 1)
+    with pytest.raises(NotImplementedError, match="Head must implement distribution"):
+        head.distribution(tf.zeros([1, 1]))
+    with pytest.raises(NotImplementedError, match="Head must implement sample"):
+        head.sample(None, None)
+    with pytest.raises(NotImplementedError, match="Head must implement from_space"):
+        heads.Head.from_space(BOX)
+    assert issubclass(heads.Head, DistributionLayer)
+    assert head.to_env(np.float32([1.5])).dtype == tf.float32
+
+
+def test_every_family_is_in_this_battery():
+    families = {getattr(heads, name) for name in heads.__all__ if name != "default_head"}
+    families -= {heads.Head} | {f for f in families if issubclass(f, heads.ValueHead)}
+    assert families == {case[0] for case in CASES.values()} == set(SPACES)
+    assert list(heads.__all__) == sorted(heads.__all__)
