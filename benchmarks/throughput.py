@@ -52,6 +52,7 @@ def run(side, case, peers_python, setting=((), ())):
 
 def measure(case, sides, repeats, peers_python, show):
     """Tries the peers' settings, then alternates the sides; returns what the table needs."""
+    host = machine()
     trials, settings = {}, {"ours": ((), ())}
     for side in sides:
         if side == "ours":
@@ -83,7 +84,7 @@ def measure(case, sides, repeats, peers_python, show):
         "case": case,
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", "benchmarks/throughput.py", *sys.argv[1:]]),
-        "machine": machine(),
+        "machine": host,
         "versions": {side: runs[side][0]["versions"] for side in sides},
         "trials": trial_rates,
         "settings": {side: max(rates, key=rates.get) for side, rates in trial_rates.items()},
@@ -97,7 +98,7 @@ def measure(case, sides, repeats, peers_python, show):
 
 
 def machine():
-    """The CPU, how many this process may use, and how busy they were when the case ended."""
+    """The CPU, how many this process may use, and how busy they are now."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -108,7 +109,7 @@ def machine():
         "cpus": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "load_average": os.getloadavg()[1],
+        "load_average": os.getloadavg()[0],
     }
 
 
@@ -142,7 +143,7 @@ def table(name, result):
         f"steps after {case['warmup']} iterations of warm-up; seeds 0, 1, ... Returns: mean of the "
         "last 100 training episodes, median of the runs. "
         f"{result['date']}, {host['cpu']}, {host['cpus']} CPUs, load average "
-        f"{host['load_average']:.1f} at the end, Python {host['python']}.",
+        f"{host['load_average']:.1f} before it began, Python {host['python']}.",
         "",
         f"Told to each side: {told}; networks 64 x 64 tanh, policy and value separate.",
         "",

@@ -1,6 +1,6 @@
 """Policy gradients the Keras way: `agent.compile(...)`, `agent.fit("CartPole-v1", total_steps=100_000)`."""
 
-from kerasrl_pg import baselines, callbacks, envs, estimators, heads, models, ops, rollouts, serving
+from kerasrl_pg import baselines, callbacks, envs, estimators, heads, models, ops, presets, rollouts, serving
 from kerasrl_pg.agents import A2C, PPO, REINFORCE, Agent
 from kerasrl_pg.models import Networks
 
@@ -19,6 +19,7 @@ __all__ = [
     "heads",
     "models",
     "ops",
+    "presets",
     "rollouts",
     "serving",
 ]

@@ -130,21 +130,25 @@ def _falling(value, iterations):
     return keras.optimizers.schedules.PolynomialDecay(value, iterations, 0.0)
 
 
+def _mujoco_networks(head):
+    return Networks((64, 64), "relu", normalize_observations=True, head=head)
+
+
 PPO_CARTPOLE = Preset(
     PPO,
     "CartPole-v1",
     total_steps=100_000,
     num_envs=8,
-    settings=lambda: dict(
-        horizon=32,
-        gamma=0.98,
-        estimator=GAE(0.8),
-        update_epochs=20,
-        minibatch_size=256,
-        clip_ratio=_falling(0.2, 390),
-        value_coef=1.0,
-        anneal_learning_rate=True,
-    ),
+    settings=lambda: {
+        "horizon": 32,
+        "gamma": 0.98,
+        "estimator": GAE(0.8),
+        "update_epochs": 20,
+        "minibatch_size": 256,
+        "clip_ratio": _falling(0.2, 390),
+        "value_coef": 1.0,
+        "anneal_learning_rate": True,
+    },
     optimizer=_adam(1e-3),
     source="RL Baselines3 Zoo, hyperparams/ppo.yml.",
 )
@@ -154,7 +158,7 @@ A2C_CARTPOLE = Preset(
     "CartPole-v1",
     total_steps=500_000,
     num_envs=8,
-    settings=lambda: dict(entropy_coef=0.0, value_coef=1.0, anneal_learning_rate=True),
+    settings=lambda: {"entropy_coef": 0.0, "value_coef": 1.0, "anneal_learning_rate": True},
     optimizer=lambda: keras.optimizers.RMSprop(7e-4, rho=0.99, epsilon=1e-5, global_clipnorm=0.5),
     source="RL Baselines3 Zoo, hyperparams/a2c.yml; annealed: ours, because the last policy counts.",
 )
@@ -164,11 +168,11 @@ REINFORCE_CARTPOLE = Preset(
     "CartPole-v1",
     total_steps=300_000,
     num_envs=1,
-    settings=lambda: dict(
-        baseline=ValueFunction(update_epochs=10),
-        episodes=4,
-        normalize_advantages=True,
-    ),
+    settings=lambda: {
+        "baseline": ValueFunction(update_epochs=10),
+        "episodes": 4,
+        "normalize_advantages": True,
+    },
     optimizer=_adam(3e-3),
     source="Ours.",
 )
@@ -178,15 +182,15 @@ PPO_ACROBOT = Preset(
     "Acrobot-v1",
     total_steps=100_000,
     num_envs=8,
-    settings=lambda: dict(
-        horizon=128,
-        estimator=GAE(0.94),
-        update_epochs=10,
-        minibatch_size=256,
-        value_coef=1.0,
-        anneal_learning_rate=True,
-        networks=Networks(normalize_observations=True),
-    ),
+    settings=lambda: {
+        "horizon": 128,
+        "estimator": GAE(0.94),
+        "update_epochs": 10,
+        "minibatch_size": 256,
+        "value_coef": 1.0,
+        "anneal_learning_rate": True,
+        "networks": Networks(normalize_observations=True),
+    },
     optimizer=_adam(1e-3),
     source="RL Baselines3 Zoo, hyperparams/ppo.yml, for a tenth of its budget: ours.",
 )
@@ -196,15 +200,15 @@ PPO_PENDULUM = Preset(
     "Pendulum-v1",
     total_steps=100_000,
     num_envs=4,
-    settings=lambda: dict(
-        horizon=512,
-        gamma=0.9,
-        update_epochs=10,
-        minibatch_size=64,
-        value_coef=1.0,
-        reward_scaling=True,
-        networks=Networks(normalize_observations=True),
-    ),
+    settings=lambda: {
+        "horizon": 512,
+        "gamma": 0.9,
+        "update_epochs": 10,
+        "minibatch_size": 64,
+        "value_coef": 1.0,
+        "reward_scaling": True,
+        "networks": Networks(normalize_observations=True),
+    },
     optimizer=_adam(1e-3),
     source="RL Baselines3 Zoo, hyperparams/ppo.yml, without its state-dependent exploration.",
 )
@@ -214,15 +218,15 @@ PPO_LUNAR_LANDER = Preset(
     "LunarLander-v3",
     total_steps=1_000_000,
     num_envs=16,
-    settings=lambda: dict(
-        horizon=1024,
-        gamma=0.999,
-        estimator=GAE(0.98),
-        update_epochs=4,
-        minibatch_size=64,
-        value_coef=1.0,
-        entropy_coef=0.01,
-    ),
+    settings=lambda: {
+        "horizon": 1024,
+        "gamma": 0.999,
+        "estimator": GAE(0.98),
+        "update_epochs": 4,
+        "minibatch_size": 64,
+        "value_coef": 1.0,
+        "entropy_coef": 0.01,
+    },
     optimizer=_adam(3e-4),
     source="RL Baselines3 Zoo, hyperparams/ppo.yml.",
 )
@@ -231,53 +235,45 @@ PPO_HALF_CHEETAH = Preset(
     PPO,
     "HalfCheetah-v5",
     total_steps=1_000_000,
-    num_envs=1,
-    settings=lambda: dict(
-        horizon=512,
-        gamma=0.98,
-        estimator=GAE(0.92),
-        update_epochs=20,
-        minibatch_size=64,
-        clip_ratio=0.1,
-        value_coef=1.16,
-        entropy_coef=0.0004,
-        reward_scaling=True,
-        reward_clip=10.0,
-        networks=Networks(
-            (256, 256),
-            "relu",
-            normalize_observations=True,
-            head=heads.Gaussian(6, low=-1.0, high=1.0, initial_log_std=-2.0),
-        ),
-    ),
-    optimizer=_adam(2.0633e-5, 0.8),
-    source="RL Baselines3 Zoo, hyperparams/ppo.yml (HalfCheetah-v4), with orthogonal initialisation.",
+    num_envs=4,
+    settings=lambda: {
+        "horizon": 256,
+        "gamma": 0.98,
+        "estimator": GAE(0.92),
+        "update_epochs": 10,
+        "minibatch_size": 64,
+        "clip_ratio": 0.1,
+        "value_coef": 1.0,
+        "reward_scaling": True,
+        "reward_clip": 10.0,
+        "networks": _mujoco_networks(heads.Gaussian(6, low=-1.0, high=1.0, initial_log_std=-2.0)),
+    },
+    optimizer=_adam(1e-4),
+    source="RL Baselines3 Zoo, hyperparams/ppo.yml (HalfCheetah-v4): discount, λ, clipping, first "
+    "deviation and ReLU; networks of 64 units in place of 256 with a larger learning rate, and "
+    "half the passes: ours, because a tenth of the time is enough.",
 )
 
 PPO_HOPPER = Preset(
     PPO,
     "Hopper-v5",
     total_steps=1_000_000,
-    num_envs=1,
-    settings=lambda: dict(
-        horizon=512,
-        gamma=0.999,
-        estimator=GAE(0.99),
-        update_epochs=5,
-        minibatch_size=32,
-        value_coef=1.67,
-        entropy_coef=0.0023,
-        reward_scaling=True,
-        reward_clip=10.0,
-        networks=Networks(
-            (256, 256),
-            "relu",
-            normalize_observations=True,
-            head=heads.Gaussian(3, low=-1.0, high=1.0, initial_log_std=-2.0),
-        ),
-    ),
-    optimizer=_adam(9.80828e-5, 0.7),
-    source="RL Baselines3 Zoo, hyperparams/ppo.yml (Hopper-v4), with orthogonal initialisation.",
+    num_envs=4,
+    settings=lambda: {
+        "horizon": 512,
+        "gamma": 0.999,
+        "estimator": GAE(0.99),
+        "update_epochs": 10,
+        "minibatch_size": 64,
+        "value_coef": 1.0,
+        "entropy_coef": 0.002,
+        "reward_scaling": True,
+        "reward_clip": 10.0,
+        "anneal_learning_rate": True,
+        "networks": _mujoco_networks(heads.Gaussian(3, low=-1.0, high=1.0, initial_log_std=-2.0)),
+    },
+    optimizer=_adam(3e-4),
+    source="RL Baselines3 Zoo, hyperparams/ppo.yml (Hopper-v4).",
 )
 
 ALL = (

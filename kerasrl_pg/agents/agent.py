@@ -1,5 +1,6 @@
 """The agent: a Keras model that is fitted on an environment. No equations here; each method has its own file."""
 
+import copy
 import random
 
 import keras
@@ -146,9 +147,10 @@ class Agent(keras.Model):
             check_same_space(argument, runtime.action_space, action_space)
             return
         spec = ObservationSpec(observation_space)
-        if self.policy is None:
-            self.policy, self.critic = self._networks.build(observation_space, action_space, self.seed)
-        networks = adopt(self.policy, self.critic, spec, action_space, self.needs_critic)
+        policy, critic = self.policy, self.critic
+        if policy is None:
+            policy, critic = self._networks.build(observation_space, action_space, self.seed)
+        networks = adopt(policy, critic, spec, action_space, self.needs_critic)
         self.policy, self.critic, self.shared_model = networks.policy, networks.critic, networks.shared
         runtime.spec, runtime.head, runtime.critic_head = spec, networks.head, networks.critic_head
         runtime.observation_space, runtime.action_space = observation_space, action_space
@@ -578,14 +580,15 @@ class Agent(keras.Model):
             name: keras.saving.deserialize_keras_object(value)
             if isinstance(value, dict) and "class_name" in value
             else value
-            for name, value in config.items()
+            for name, value in copy.deepcopy(config).items()  # Keras empties the dictionaries it reads.
         }
         observation_space, action_space = config.pop("observation_space"), config.pop("action_space")
         policy, critic, networks = config.pop("policy"), config.pop("critic"), config.pop("networks")
         if networks is None:
             return _bound(cls(policy, critic, **config), observation_space, action_space)
         agent = cls(networks=networks, **config)
-        agent.policy, agent.critic = policy, critic
+        if policy is not None:
+            agent.policy, agent.critic = policy, critic
         return _bound(agent, observation_space, action_space)
 
     def get_compile_config(self):

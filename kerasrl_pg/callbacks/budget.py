@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 
 class Plan(NamedTuple):
@@ -33,7 +34,7 @@ def budget_callbacks(rollout_steps, total_steps, epochs, steps_per_epoch, initia
     5
     """
     for name, value in (("total_steps", total_steps), ("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
             raise ValueError(f"`{name}` must be a whole number of at least 1. Received: {name}={value!r}.")
     if total_steps is None:
         if epochs is None or steps_per_epoch is None:
@@ -41,8 +42,8 @@ def budget_callbacks(rollout_steps, total_steps, epochs, steps_per_epoch, initia
                 "The budget must be `total_steps`, or `epochs` and `steps_per_epoch` together. "
                 f"Received: total_steps=None, epochs={epochs}, steps_per_epoch={steps_per_epoch}."
             )
-        total_steps = epochs * steps_per_epoch * rollout_steps
-        callbacks = [LearningRateAnnealing(epochs * steps_per_epoch, initial_epoch * steps_per_epoch)] if anneal else []
+        iterations = epochs * steps_per_epoch
+        callbacks = [LearningRateAnnealing(iterations, initial_epoch * steps_per_epoch)] if anneal else []
         return Plan(epochs, steps_per_epoch, callbacks)
     if steps_per_epoch is not None:
         raise ValueError(
@@ -59,7 +60,9 @@ def budget_callbacks(rollout_steps, total_steps, epochs, steps_per_epoch, initia
     budget = Budget(total_steps, epochs, rollout_steps)
     callbacks = [budget]
     if anneal:
-        callbacks.append(LearningRateAnnealing(iterations, math.ceil(iterations * initial_epoch / epochs)))
+        # In steps, because where rollouts are shorter than `rollout_steps` nobody knows how many the budget is enough for.
+        whole = total_steps if whole_episodes else iterations * rollout_steps
+        callbacks.append(LearningRateAnnealing(whole, budget.share(initial_epoch), in_steps=True))
     return Plan(epochs, None if whole_episodes else math.ceil(iterations / epochs), callbacks)
 
 
@@ -79,7 +82,7 @@ class Budget(keras.callbacks.Callback):
         self.rollout_steps = rollout_steps
         self._spent = None
 
-    def _share(self, epochs):
+    def share(self, epochs):
         """Steps that belong to the first `epochs` epochs, in whole rollouts."""
         rollouts = self.total_steps // self.rollout_steps
         return math.ceil(rollouts * epochs / self.epochs) * self.rollout_steps
@@ -89,7 +92,7 @@ class Budget(keras.callbacks.Callback):
         runtime.epoch_is_over = False
         self._epoch = epoch
         if self._spent is None:
-            self._spent = self._share(epoch)
+            self._spent = self.share(epoch)
 
     def on_train_begin(self, logs=None):
         self._spent = None
@@ -97,7 +100,7 @@ class Budget(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         runtime = self.model._runtime
         self._spent += runtime.training.steps_taken
-        if self._spent >= self._share(self._epoch + 1) or self._spent + self.rollout_steps > self.total_steps:
+        if self._spent >= self.share(self._epoch + 1) or self._spent + self.rollout_steps > self.total_steps:
             runtime.epoch_is_over = True
 
     def on_epoch_end(self, epoch, logs=None):
@@ -113,18 +116,22 @@ class LearningRateAnnealing(keras.callbacks.Callback):
     Source: Engstrom et al. 2020 (arXiv 2005.12729), A.1, "Adam learning rate annealing".
 
     Args:
-        iterations: Iterations of the fit.
-        done: Iterations done before it starts, where it is resumed.
+        budget: Of the fit, in iterations or in environment steps.
+        done: How much of it is done before the fit starts, where it is resumed.
+        in_steps: Whether both are environment steps.
     """
 
-    def __init__(self, iterations, done=0):
+    def __init__(self, budget, done=0, in_steps=False):
         super().__init__()
-        self.iterations = iterations
+        self.budget = budget
+        self.in_steps = in_steps
         self._done = done
 
     def on_train_batch_begin(self, batch, logs=None):
         agent = self.model
-        fraction = max(0.0, 1.0 - self._done / self.iterations)
+        fraction = max(0.0, 1.0 - self._done / self.budget)
         for optimizer, rate in zip(agent._optimizers(), agent._base_learning_rates, strict=True):
             optimizer.learning_rate.assign(rate * fraction)
-        self._done += 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._done += self.model._runtime.training.steps_taken if self.in_steps else 1

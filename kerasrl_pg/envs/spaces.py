@@ -1,7 +1,9 @@
 """What an environment's spaces mean to a network: names, shapes and dtypes, and their plain-JSON form."""
 
+import keyword
+import re
+
 import gymnasium as gym
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -11,7 +13,7 @@ class ObservationSpec:
 
     A space with one leaf gives one tensor. `Dict` and `Tuple` spaces, nested to any depth, give one flat dictionary whose
     names join the path by `_` (the places of a `Tuple` are called `item0`, `item1`, ...), because Keras inputs and served
-    signatures are flat dictionaries of names.
+    signatures are flat dictionaries of names. Letters that such a name cannot have become `_`.
 
     | leaf space | tensor per observation |
     | --- | --- |
@@ -54,12 +56,11 @@ class ObservationSpec:
             for index, leaf in enumerate(space.spaces):
                 self._collect(leaf, (*path, index))
         else:
-            name = "_".join(f"item{key}" if isinstance(key, int) else str(key) for key in path)
-            name = name or "observation"
+            name = _leaf_name(path) if path else "observation"
             if name in self.leaves:
                 raise ValueError(
                     f"Two parts of the observation space get the same name '{name}'. "
-                    f"Received: space={space}. Rename one key of the Dict space."
+                    f"Received: space={self.space}. Rename one key of the Dict space."
                 )
             _leaf_dtype(space)
             self.leaves[name] = space
@@ -114,6 +115,16 @@ class ObservationSpec:
             f"`{name}` must have shape {shape}, or a batch of it. "
             f"Received: {name}.shape={array.shape}."
         )
+
+
+def _leaf_name(path):
+    """A name that Keras, TensorFlow's signatures and Python's keyword arguments all accept."""
+    name = "_".join(f"item{key}" if isinstance(key, int) else str(key) for key in path)
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
+    if not name[:1].isalpha():
+        name = f"item{name}"
+    # The endpoint `sample` has an input `seed` of its own.
+    return f"{name}_" if keyword.iskeyword(name) or name in ("seed", "self") else name
 
 
 def _leaf_dtype(space):
@@ -178,8 +189,8 @@ def space_from_config(config):
     kind = config["kind"]
     if kind == "Box":
         shape, dtype = tuple(config["shape"]), np.dtype(config["dtype"])
-        low, high = (np.broadcast_to(np.asarray(config[k], "float64"), shape) for k in ("low", "high"))
-        return gym.spaces.Box(low.astype(dtype), high.astype(dtype), shape, dtype)
+        low, high = (np.broadcast_to(np.asarray(config[k], dtype), shape) for k in ("low", "high"))
+        return gym.spaces.Box(low, high, shape, dtype)
     if kind == "Discrete":
         return gym.spaces.Discrete(config["n"], start=config["start"])
     if kind == "MultiDiscrete":
@@ -188,42 +199,46 @@ def space_from_config(config):
         shape = config["shape"]
         return gym.spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
     if kind == "Dict":
-        return gym.spaces.Dict({k: space_from_config(s) for k, s in config["spaces"]})
+        # A list keeps its order; gymnasium sorts the keys of a dictionary.
+        return gym.spaces.Dict([(k, space_from_config(s)) for k, s in config["spaces"]])
     if kind == "Tuple":
         return gym.spaces.Tuple([space_from_config(s) for s in config["spaces"]])
     raise ValueError(f"`kind` must name a known space. Received: kind={kind!r}.")
 
 
 def _bound_to_config(bound):
+    # Python numbers of the bound's own kind: float64 cannot hold the ends of int64.
     if bound.size and np.all(bound == bound.flat[0]):
-        return float(bound.flat[0])
-    return bound.astype("float64").tolist()
+        return bound.flat[0].item()
+    return bound.tolist()
 
 
-def check_same_space(argument, expected, received):
+def check_same_space(argument, expected, received, bounds=False):
     """Refuses an environment whose space differs from the one an agent was built for.
 
     Args:
         argument: What the caller passed, for the sentence (`"env"`, `"validation_env"`).
         expected: The space the agent was built with.
         received: The environment's space.
+        bounds: Whether the bounds of a `Box` must be the same too, as those of actions must: the head sends within them.
 
     Raises:
-        ValueError: If kind, shape or number of choices differ. Bounds of observations may differ; of actions they may not.
+        ValueError: If kind, shape or number of choices differ, or one holds images where the other holds numbers.
     """
-    ours, theirs = keras.tree.map_structure(str, [_shape_of(expected), _shape_of(received)])
-    if ours != theirs:
+    if _shape_of(expected, bounds) != _shape_of(received, bounds):
         raise ValueError(
             f"`{argument}` must have the spaces the agent was built for: expected {expected}. "
             f"Received: {received}. Build a new agent for this environment, or wrap the environment."
         )
 
 
-def _shape_of(space):
+def _shape_of(space, bounds=False):
     config = space_to_config(space)
-    for key in ("low", "high", "dtype"):
-        config.pop(key, None)
+    if config["kind"] == "Box":
+        config["dtype"] = _leaf_dtype(space).name
+        if not bounds:
+            del config["low"], config["high"]
     if "spaces" in config:
         subspaces = space.spaces.items() if config["kind"] == "Dict" else enumerate(space.spaces)
-        config["spaces"] = [[str(key), _shape_of(leaf)] for key, leaf in subspaces]
+        config["spaces"] = [[str(key), _shape_of(leaf, bounds)] for key, leaf in subspaces]
     return config

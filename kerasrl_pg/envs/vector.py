@@ -53,7 +53,13 @@ def make_vector_env(env, num_envs=None, argument="env"):
         if isinstance(first, VectorEnv):
             return make_vector_env(first, num_envs, argument)[0], True
         if isinstance(first, gym.Env):
-            return _sync([lambda: first, *[env] * ((num_envs or 1) - 1)]), True
+            vector_env = _sync([lambda: first, *[env] * ((num_envs or 1) - 1)])
+            if len({id(one) for one in vector_env.envs}) < vector_env.num_envs:
+                raise ValueError(
+                    f"`{argument}` as a callable must make a new environment at each call, since num_envs={num_envs}. "
+                    f"Received: {argument}={env!r}, which gave the same one twice."
+                )
+            return vector_env, True
         raise TypeError(
             f"`{argument}` as a callable must return a gymnasium.Env or VectorEnv. Received: {type(first)}."
         )
@@ -125,9 +131,9 @@ class Stepper:
         self.num_envs = env.num_envs
         # EnvPool fixes its seeds when it is made, and warns where one is passed to reset.
         self._seeded_by_reset = not any(c.__module__.startswith("envpool") for c in type(env).__mro__)
-        self._masked_reset = self.mode is AutoresetMode.DISABLED or (
-            self.mode is AutoresetMode.NEXT_STEP and type(env) in (SyncVectorEnv, AsyncVectorEnv)
-        )
+        # Without shared memory, gymnasium's asynchronous worker forgets that a masked reset has been its autoreset.
+        remembers = type(env) is SyncVectorEnv or (type(env) is AsyncVectorEnv and env.shared_memory)
+        self._masked_reset = self.mode is AutoresetMode.DISABLED or (self.mode is AutoresetMode.NEXT_STEP and remembers)
         self._resetting = np.zeros(self.num_envs, bool)
         self._steps = 0
 
@@ -200,8 +206,9 @@ def _index(final, index):
 
 
 def _culprit(error):
-    """Which environment raised, read from the frames of gymnasium's SyncVectorEnv; the others do not say."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if isinstance(frame.f_locals.get("self"), SyncVectorEnv) and "i" in frame.f_locals:
-            return frame.f_locals["i"]
+    """Which environment raised, read from the frames of gymnasium's own vectors; the others do not say."""
+    for kind, name in ((SyncVectorEnv, "i"), (AsyncVectorEnv, "index")):
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if isinstance(frame.f_locals.get("self"), kind) and name in frame.f_locals:
+                return frame.f_locals[name]
     return "(the vector environment does not say which)"

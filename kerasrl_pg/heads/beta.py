@@ -34,7 +34,7 @@ def gamma(shape, normals, uniforms):
     Returns:
         [...], positive. Do not differentiate: the choice among the candidates has no gradient.
 
-    Source: Marsaglia, Tsang 2000, "A Simple Method for Generating Gamma Variables", section 2.
+    Source: Marsaglia, Tsang 2000, "A Simple Method for Generating Gamma Variables".
     """
     d = shape - 1.0 / 3.0
     ratio = tf.ones_like(d)
@@ -82,7 +82,7 @@ class Beta(Head):
         ValueError: if a bound is infinite, or `low` is not below `high`.
 
     Source: Chou, Maturana, Scherer 2017, "Improving Stochastic Policy Gradients in Continuous
-    Control with Deep Reinforcement Learning using the Beta Distribution", section 4.
+    Control with Deep Reinforcement Learning using the Beta Distribution".
 
     >>> import tensorflow as tf
     >>> from kerasrl_pg.heads import Beta

@@ -22,8 +22,8 @@ def bounds(low, high, shape):
         ValueError: if somewhere `low` is not below `high`, or they do not broadcast to `shape`.
     """
     try:
-        low = np.broadcast_to(np.float32(-np.inf if low is None else low), shape)
-        high = np.broadcast_to(np.float32(np.inf if high is None else high), shape)
+        low = np.broadcast_to(_inward(-np.inf if low is None else low, np.inf), shape)
+        high = np.broadcast_to(_inward(np.inf if high is None else high, -np.inf), shape)
     except ValueError as error:
         raise ValueError(
             f"low and high must broadcast to the action shape {shape}. Received: low={low}, high={high}."
@@ -31,6 +31,13 @@ def bounds(low, high, shape):
     if not (low < high).all():
         raise ValueError(f"low must be below high in every dimension. Received: low={low}, high={high}.")
     return low, high
+
+
+def _inward(bound, inside):
+    """A bound as float32, rounded towards the inside: a float64 space refuses what is 1e-9 beyond."""
+    bound, rounded = np.asarray(bound, "float64"), np.float32(bound)
+    outside = rounded < bound if inside > 0 else rounded > bound
+    return np.where(outside, np.nextafter(rounded, np.float32(inside)), rounded)
 
 
 def finite_bounds(low, high, shape=None):

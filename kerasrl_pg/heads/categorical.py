@@ -28,7 +28,7 @@ def gumbel_max(logits, uniform):
     Returns:
         int32 [...].
 
-    Source: Maddison, Tarlow, Minka 2014, "A* Sampling", section 2.
+    Source: Maddison, Tarlow, Minka 2014, "A* Sampling".
     """
     return tf.argmax(logits - tf.math.log(-tf.math.log(uniform)), axis=-1, output_type=tf.int32)
 

@@ -27,7 +27,9 @@ def check_log_std(initial_log_std):
 
 
 def bounded_log_std(x, initial):
-    """Any real x to a log σ strictly inside the bounds, smoothly: no gradient is ever cut off.
+    """Any real x to a log σ inside the bounds, smoothly.
+
+    The gradient fades towards a bound instead of stopping at it (float32 loses it at |x| of 8).
 
     log σ = min + (max - min) (tanh(x + x0) + 1) / 2, with x0 such that x = 0 gives `initial`.
 

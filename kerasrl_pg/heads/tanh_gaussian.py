@@ -20,8 +20,8 @@ LOGISTIC_SCALES = (0.50927921, 0.75705887, 1.12069968, 1.64754279)
 def log_tanh_slope(u):
     """log(1 - tanh² u), the log of da/du for a = tanh u, exact also where tanh u rounds to 1.
 
-    Written 2 (log 2 - u - softplus(-2u)). Source: Haarnoja et al. 2018, "Soft Actor-Critic
-    Algorithms and Applications", appendix C, equation 26; this form is that of the authors' code.
+    Written 2 (log 2 - u - softplus(-2u)), as in Spinning Up's SAC and TFP's Tanh bijector.
+    Source: Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications", appendix C.
     """
     return 2.0 * (math.log(2.0) - u - tf.nn.softplus(-2.0 * u))
 

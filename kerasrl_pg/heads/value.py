@@ -177,9 +177,8 @@ class HistogramValue(ValueHead):
     Args:
         low, high: range of the histogram, in the unit of the returns. Leave a margin of 3 bins: a
             return at an end is learned 0.7 bins too far inside (see `hl_gauss`).
-        num_bins: number of bins. 51, as C51 (Bellemare et al. 2017) and Farebrother et al. 2024.
-        sigma: width of the target's Gaussian; None for 0.75 bins (Farebrother et al. 2024,
-            section 4: σ/ς = 0.75).
+        num_bins: number of bins. 51, the number of atoms of C51 (Bellemare et al. 2017).
+        sigma: width of the target's Gaussian; None for 0.75 bins (Farebrother et al. 2024).
         kernel_initializer: None for `Orthogonal(1.0)`.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
 

@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
+import gymnasium as gym
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.heads import Head, ValueHead
@@ -69,13 +71,25 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
     if critic is not None:
         critic(zeros)
         critic_head = _find_head(critic, ValueHead, "critic")
-    action = head.to_env(distribution.mode())[0].numpy()
-    if not action_space.contains(action.astype(action_space.dtype)):
+    action = _refused_action(head, distribution, action_space)
+    if action is not None:
         raise ValueError(
             f"`policy` must give actions of the environment's space {action_space}. Received: {action!r} from its head {head!r}. "
             "Take heads.default_head(action_space), or another head made by its from_space(action_space)."
         )
     return ActorCritic(policy, critic, shared, head, critic_head)
+
+
+def _refused_action(head, distribution, space):
+    """An action of a policy that is not of the action space, or None."""
+    actions = head.to_env(distribution.mode()).numpy()
+    if not isinstance(space, gym.spaces.Box):
+        # Too many choices show in samples only; the mode is one choice.
+        actions = np.concatenate([actions, head.to_env(distribution.sample(256, seed=(0, 0))).numpy()[:, 0]])
+    for action in actions:
+        if not space.contains(action.astype(space.dtype)):
+            return action
+    return None
 
 
 def _find_head(model, kind, argument):

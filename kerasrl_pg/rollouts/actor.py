@@ -1,10 +1,12 @@
 """Choosing actions quickly: one small program that turns N observations into N actions."""
 
+import re
 import warnings
 
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 
 class Actor:
@@ -113,6 +115,8 @@ class Actor:
             tf.TensorSpec(s.shape, s.dtype, name=name)
             for name, s in zip(names, weights + inputs, strict=True)
         ]
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # The converter warns of the only way to keep the weights as inputs.
         try:
             function = tf.function(act, autograph=False).get_concrete_function(*specs)
             converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
@@ -120,13 +124,18 @@ class Actor:
             interpreter = _interpreter(converter.convert())
         except Exception:  # The converter raises many kinds; each means the same here: use the function.
             return None
+        finally:
+            logging.set_verbosity(verbosity)
         by_name = {detail["name"].split(":")[0]: detail["index"] for detail in interpreter.get_input_details()}
         by_name = {name.removeprefix("serving_default_"): index for name, index in by_name.items()}
         if not set(names) <= set(by_name):
             return None
         self._weight_indices = [by_name[name] for name in names[: len(weights)]]
         self._input_indices = [by_name[name] for name in names[len(weights) :]]
-        self._output_indices = [detail["index"] for detail in interpreter.get_output_details()]
+        # LiteRT lists outputs in an order of its own; the number at the end of a name is their place in the function.
+        outputs = interpreter.get_output_details()
+        outputs.sort(key=lambda detail: int(re.findall(r"\d+", detail["name"])[-1]))
+        self._output_indices = [detail["index"] for detail in outputs]
         self._interpreter = interpreter
         return interpreter if self._agrees(function) else None
 

@@ -157,27 +157,32 @@ def check_finite(rollout, spec):
     """Refuses a rollout in which an environment gave, or the policy computed, NaN or infinity.
 
     Raises:
-        ValueError: Naming the field, the environment and the step of the first such row.
+        ValueError: Naming the field, the environment and the step of the first such row. In one row an observation comes
+            before the log-probability computed from it.
     """
     remedies = {
         "rewards": "Repair the environment's reward.",
         "log_probs": "The policy's weights or inputs are not finite: lower the learning rate, clip gradients "
         "(global_clipnorm) or check the last callbacks' logs for the first NaN.",
     }
-    fields = {"rewards": rollout.rewards, "log_probs": rollout.log_probs}
-    for field in ("observations", "next_observations"):
-        structure = getattr(rollout, field)
-        leaves = {field: structure} if spec.single else {f"{field}['{k}']": v for k, v in structure.items()}
+    fields = {}
+    for field in ("observations", "log_probs", "rewards", "next_observations"):
+        value = getattr(rollout, field)
+        leaves = {f"{field}['{k}']": v for k, v in value.items()} if isinstance(value, dict) else {field: value}
         fields.update({name: array for name, array in leaves.items() if array.dtype.kind == "f"})
+    found = []
     for name, array in fields.items():
         # A sum is finite where all terms are, and far cheaper than testing each.
         if np.isfinite(array.sum(dtype=np.float64)):
             continue
         bad = ~np.isfinite(array.reshape(*array.shape[:2], -1)).all(-1) & rollout.valid
         if bad.any():
-            t, index = np.argwhere(bad)[0]
-            raise ValueError(
-                f"`{name}` must be finite. Received: {array[t, index]} from environment {index} in step {t} of the rollout. "
-                f"{remedies.get(name, 'Repair the environment, or bound its observations with a wrapper.')} "
-                "The agent keeps the weights of its last finished update."
-            )
+            found.append((np.argwhere(bad)[0], name, array))
+    if found:
+        (t, index), name, array = min(found, key=lambda one: one[0][0])
+        raise ValueError(
+            f"`{name}` must be finite. "
+            f"Received: {array[t, index]} from environment {index} in step {t} of the rollout. "
+            f"{remedies.get(name, 'Repair the environment, or bound its observations with a wrapper.')} "
+            "The agent keeps the weights of its last finished update."
+        )

@@ -1,5 +1,6 @@
 """An agent as a SavedModel: tensors in, tensors out, nothing of this library needed to serve it."""
 
+import copy
 import os
 import shutil
 import subprocess
@@ -75,8 +76,6 @@ def _module(agent):
 
 def describe_signatures(folder):
     """One line for each tensor: signature, input or output, argument, tensor name, dtype, shape (-1 where free)."""
-    saved = tf.compat.v1.saved_model.loader_impl if hasattr(tf.compat.v1.saved_model, "loader_impl") else None
-    del saved
     from tensorflow.core.protobuf import saved_model_pb2
 
     proto = saved_model_pb2.SavedModel()
@@ -96,7 +95,7 @@ def describe_signatures(folder):
 def sample_observations(agent, count, seed=0):
     """`count` observations drawn from the agent's observation space, flattened and batched."""
     spec = agent.observation_spec
-    space = agent.spaces[0]
+    space = copy.deepcopy(agent.spaces[0])  # Seeding it must not touch the environment's own.
     space.seed(seed)
     rows = [spec.flatten(space.sample()) for _ in range(count)]
     if spec.single:

@@ -1,0 +1,272 @@
+"""What the presets reach: final return by seed, its interquartile mean, and the learning curves.
+
+    .venv/bin/python benchmarks/learning.py --processes=2
+    .venv/bin/python benchmarks/learning.py --preset=PPO_CARTPOLE --seeds=10
+
+Every (preset, seed) is a process of its own, with one TensorFlow thread, so that two run side by
+side. It trains for the preset's budget, then plays 100 deterministic episodes with the final
+policy, on new environments with seeds of their own. Each finished run is written to
+`results/learning.json` at once; runs that are there already, with the same settings, are not run
+again. At the end `results/learning.md` and `learning.png` are made from that file.
+"""
+
+import argparse
+import datetime
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results" / "learning.json"
+# (seeds, the return that the final policy should reach)
+TARGETS = {
+    "PPO_CARTPOLE": (10, 475),
+    "A2C_CARTPOLE": (5, 475),
+    "REINFORCE_CARTPOLE": (5, 450),
+    "PPO_ACROBOT": (5, -85),
+    "PPO_PENDULUM": (5, -180),
+    "PPO_LUNAR_LANDER": (5, 240),
+    "PPO_HALF_CHEETAH": (5, 4000),
+    "PPO_HOPPER": (5, 2400),
+}
+EPISODES = 100
+EPOCHS = 50  # points of a learning curve
+PACKAGES = ("kerasrl-pg", "tensorflow", "keras", "tensorflow-probability", "gymnasium", "mujoco")
+ONE_THREAD = {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+def settings(preset):
+    """All that determines a run but its seed, as plain JSON."""
+    agent = preset.agent(seed=0)
+    config = {k: v for k, v in agent.get_config().items() if k not in ("name", "seed")}
+    optimizer = {k: v for k, v in agent.optimizer.get_config().items() if k != "name"}
+    budget = {"env": preset.env, "total_steps": preset.total_steps, "num_envs": preset.num_envs}
+    return json.loads(json.dumps({**budget, "agent": config, "optimizer": optimizer}, default=str))
+
+
+def fingerprint(preset):
+    return hashlib.sha1(json.dumps(settings(preset), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def train(name, seed):
+    """One run, in this process; its record."""
+    from kerasrl_pg import presets
+
+    preset = getattr(presets, name)
+    agent = preset.agent(seed)
+    start = time.perf_counter()
+    history = preset.fit(agent, epochs=EPOCHS, verbose=0).history
+    seconds = time.perf_counter() - start
+    # Seeds of the evaluation's environments: far from one another and from the agents' seeds.
+    evaluation = agent.evaluate(preset.env, episodes=EPISODES, seed=1_000_000 + 1000 * seed)
+    return {
+        "preset": name,
+        "seed": seed,
+        "settings": fingerprint(preset),
+        "evaluation": evaluation,
+        "seconds": round(seconds, 1),
+        "env_steps": history["env_steps"],
+        "episode_return": history["episode_return"],
+        "date": datetime.date.today().isoformat(),
+        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+
+
+def train_apart(name, seed):
+    """One run, in a process of its own."""
+    command = [sys.executable, __file__, f"--preset={name}", f"--only_seed={seed}"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
+    if done.returncode:
+        # MuJoCo's deprecation warnings are read only where a run fails.
+        raise RuntimeError(f"{name}, seed {seed}, must end well. Received:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def load():
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+
+
+def add(record):
+    """Puts a record in the results file, in place of an older one of the same preset and seed."""
+    key = (record["preset"], record["seed"])
+    folder = os.open(RESULTS.parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # two of these programs may run at once
+    try:
+        records = [r for r in load() if (r["preset"], r["seed"]) != key] + [record]
+        records.sort(key=lambda r: (list(TARGETS).index(r["preset"]), r["seed"]))
+        text = "[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n"
+        beside = RESULTS.with_suffix(".json.part")
+        beside.write_text(text)
+        os.replace(beside, RESULTS)
+    finally:
+        os.close(folder)
+
+
+def iqm(values, axis=-1):
+    """Interquartile mean: the mean without the lowest and the highest quarter."""
+    from scipy import stats
+
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def interval(values):
+    """95 % percentile bootstrap of the IQM over seeds.
+
+    Resampled within the preset: the strata of Agarwal et al. 2021 (arXiv 2108.13264) are tasks.
+    """
+    from scipy import stats
+
+    done = stats.bootstrap((values,), iqm, n_resamples=10_000, method="percentile", rng=0)
+    return done.confidence_interval
+
+
+def table(groups, presets):
+    """`learning.md`, from records by preset."""
+    lines = [
+        "# Learning",
+        "",
+        f"Return of the final policy: mean of {EPISODES} deterministic episodes a seed, on new "
+        "environments with seeds of their own. IQM: interquartile mean over seeds, with its 95 % "
+        "bootstrap interval (percentile, 10,000 resamples of the seeds of a row).",
+        "",
+        "| preset | environment | steps | seeds | target | IQM [95 %] | mean | min | reached by | "
+        "seconds a run |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, records in groups.items():
+        preset, target = presets[name], TARGETS[name][1]
+        values = [record["evaluation"]["return"] for record in records]
+        told = f"{iqm(values):.1f}"
+        if len(values) > 1:
+            low, high = interval(values)
+            told += f" [{low:.1f}, {high:.1f}]"
+        seconds = sum(record["seconds"] for record in records) / len(records)
+        reached = sum(value >= target for value in values)
+        lines.append(
+            f"| {name} | {preset.env} | {preset.total_steps:,} | {len(values)} | {target} | {told} "
+            f"| {sum(values) / len(values):.1f} | {min(values):.1f} | {reached} of {len(values)} "
+            f"| {seconds:.0f} |"
+        )
+    lines += ["", "## Each seed", "", "| preset | seed: return |", "| --- | --- |"]
+    for name, records in groups.items():
+        told = ", ".join(f"{r['seed']}: {r['evaluation']['return']:.1f}" for r in records)
+        lines.append(f"| {name} | {told} |")
+    lines += ["", "## Where the settings come from", ""]
+    lines += [f"- {name}: {presets[name].source}" for name in groups]
+    everything = [record for records in groups.values() for record in records]
+    versions = sorted({f"{k} {v}" for record in everything for k, v in record["versions"].items()})
+    lines += [
+        "",
+        f"Seconds: training only, with one thread a run and two runs at once on a shared machine of "
+        f"{os.cpu_count()} CPUs ({platform.machine()}). "
+        f"{min(r['date'] for r in everything)} to {max(r['date'] for r in everything)}, "
+        f"Python {platform.python_version()}, {', '.join(versions)}.",
+        "",
+        "    python benchmarks/learning.py --processes=2",
+        "",
+        "![Learning curves](learning.png)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def figure(groups, presets):
+    """`learning.png`: a panel for each preset, a thin line for each seed, their mean, the target."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    columns = 4
+    rows = -(-len(groups) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.4 * columns, 2.7 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[len(groups) :]:
+        axis.set_visible(False)
+    for axis, (name, records) in zip(axes.flat, groups.items(), strict=False):
+        preset = presets[name]
+        grid = np.linspace(0, preset.total_steps, EPOCHS + 1)[1:]
+        curves = []
+        for record in records:
+            steps, returns = np.array(record["env_steps"]), np.array(record["episode_return"])
+            seen = np.isfinite(returns)
+            axis.plot(steps[seen] / 1000, returns[seen], color="tab:blue", lw=0.7, alpha=0.5)
+            curves.append(np.interp(grid, steps[seen], returns[seen], left=np.nan))
+        axis.plot(grid / 1000, np.mean(curves, 0), color="tab:blue", lw=2, label="mean")
+        axis.axhline(TARGETS[name][1], color="tab:orange", lw=1, ls="--", label="target")
+        axis.set_title(f"{preset.method.__name__}, {preset.env}", fontsize=10)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.2)
+    axes[0, 0].legend(fontsize=8, frameon=False, loc="lower right")
+    figure.supxlabel("thousand environment steps", fontsize=10)
+    figure.supylabel("return of the last 100 training episodes", fontsize=10)
+    figure.savefig(RESULTS.with_suffix(".png"), dpi=110)
+
+
+def report(presets):
+    """Writes the table and the figure from the results file; stale runs are left out."""
+    groups = {}
+    for name in TARGETS:
+        current = fingerprint(presets[name])
+        records = [r for r in load() if r["preset"] == name and r["settings"] == current]
+        if records:
+            groups[name] = records
+    if groups:
+        RESULTS.with_suffix(".md").write_text(table(groups, presets))
+        figure(groups, presets)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--preset", choices=TARGETS, action="append", help="default: all")
+    parser.add_argument("--seeds", type=int, help="how many, 0 for the report only; default: 10 or 5")
+    parser.add_argument("--processes", type=int, default=1, help="runs side by side")
+    parser.add_argument("--only_seed", type=int, help=argparse.SUPPRESS)  # a run's own process
+    arguments = parser.parse_args()
+    if arguments.processes < 1:
+        parser.error(f"--processes must be at least 1. Received: {arguments.processes}.")
+    if arguments.only_seed is not None:
+        print(json.dumps(train(arguments.preset[0], arguments.only_seed)))
+        return
+
+    os.environ.update(ONE_THREAD)
+    from kerasrl_pg import presets as module
+
+    presets = {name: getattr(module, name) for name in TARGETS}
+    done = {(r["preset"], r["seed"], r["settings"]) for r in load()}
+    runs = []
+    for name in arguments.preset or TARGETS:
+        seeds = TARGETS[name][0] if arguments.seeds is None else arguments.seeds
+        current = fingerprint(presets[name])
+        runs += [(name, seed) for seed in range(seeds) if (name, seed, current) not in done]
+    RESULTS.parent.mkdir(exist_ok=True)
+
+    def run(name, seed):
+        record = train_apart(name, seed)
+        add(record)
+        result = record["evaluation"]["return"]
+        print(f"{name}, seed {seed}: {result:.1f} ({record['seconds']:.0f} s)", flush=True)
+
+    with ThreadPoolExecutor(arguments.processes) as pool:
+        waiting = [pool.submit(run, *each) for each in runs]
+    report(presets)
+    for each in waiting:
+        each.result()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""One battery over every agent: configuration, saving, compilers, learning, reproducibility."""
+
+import subprocess
+import sys
+
+import gymnasium as gym
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kerasrl_pg as pg
+
+TINY = {"networks": pg.Networks(hidden_units=(8,), normalize_observations=True), "seed": 3, "gamma": 0.9}
+MAKERS = {
+    "a2c": lambda **kw: pg.A2C(**{"horizon": 8, **TINY, **kw}),
+    "ppo": lambda **kw: pg.PPO(**{"horizon": 8, "minibatch_size": 16, "update_epochs": 2, **TINY, **kw}),
+    "reinforce": lambda **kw: pg.REINFORCE(**{"horizon": 24, "episodes": 2, **TINY, **kw}),
+    "reinforce_value": lambda **kw: pg.REINFORCE(
+        **{"horizon": 24, "episodes": 2, "baseline": pg.baselines.ValueFunction(3), **TINY, **kw}
+    ),
+}
+SPACES = {
+    "discrete": gym.spaces.Discrete(3, start=1),
+    "multi_discrete": gym.spaces.MultiDiscrete([2, 3]),
+    "multi_binary": gym.spaces.MultiBinary(2),
+    "box": gym.spaces.Box(-2.0, 2.0, (1,), np.float32),
+}
+
+every_agent = pytest.mark.parametrize("name", MAKERS)
+
+
+def fitted(make, env, iterations=2, compile_kwargs=None, **kwargs):
+    agent = make(**kwargs)
+    agent.compile(keras.optimizers.Adam(1e-2), **(compile_kwargs or {}))
+    agent.fit(env, epochs=1, steps_per_epoch=iterations, num_envs=4, verbose=0)
+    return agent
+
+
+def weights(agent):
+    return [np.array(w) for w in agent.get_weights()]
+
+
+def same(left, right):
+    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@every_agent
+def test_config_round_trip(name, walk):
+    agent = fitted(MAKERS[name], walk, 1)
+    config = agent.get_config()
+    twin = type(agent).from_config(config)
+    assert twin.get_config() == config
+    assert [w.shape for w in twin.weights] == [w.shape for w in agent.weights]
+
+
+@every_agent
+def test_saved_agent_acts_the_same_and_comes_back_compiled(name, walk, tmp_path):
+    agent = fitted(MAKERS[name], walk)
+    agent.save(tmp_path / "agent.keras")
+    loaded = keras.models.load_model(tmp_path / "agent.keras")
+    observations = np.arange(5)
+    before, after = agent(observations), loaded(observations)
+    assert np.array_equal(before.logits, after.logits)
+    assert same(weights(agent), weights(loaded))
+    assert int(loaded.env_steps.numpy()) == int(agent.env_steps.numpy()) > 0
+    assert [v.numpy().tolist() for v in loaded.optimizer.variables] == [
+        v.numpy().tolist() for v in agent.optimizer.variables
+    ]
+
+
+@every_agent
+def test_training_goes_on_bit_for_bit_after_loading(name, walk, tmp_path):
+    agent = fitted(MAKERS[name], walk)
+    agent.save(tmp_path / "agent.keras")
+    agent.fit(walk, epochs=1, steps_per_epoch=2, num_envs=4, verbose=0)
+    loaded = keras.models.load_model(tmp_path / "agent.keras")
+    loaded.fit(walk, epochs=1, steps_per_epoch=2, num_envs=4, verbose=0)
+    assert same(weights(agent), weights(loaded))
+
+
+@every_agent
+def test_one_seed_gives_identical_weights_and_another_does_not(name, walk):
+    first, second = fitted(MAKERS[name], walk), fitted(MAKERS[name], walk)
+    other = fitted(MAKERS[name], walk, seed=4)
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(other))
+
+
+@every_agent
+def test_eager_graph_and_xla_agree(name, walk):
+    xla = fitted(MAKERS[name], walk, 1, {"jit_compile": True})
+    graph = fitted(MAKERS[name], walk, 1, {"jit_compile": False})
+    eager = fitted(MAKERS[name], walk, 1, {"run_eagerly": True})
+    for other in (graph, eager):
+        for a, b in zip(weights(xla), weights(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@every_agent
+def test_one_trace_over_fits_and_budgets(name, walk):
+    agent = fitted(MAKERS[name], walk, 3)
+    agent.fit(walk, total_steps=400, epochs=2, num_envs=4, verbose=0)
+    assert agent.update_function.experimental_get_tracing_count() == 1
+
+
+@every_agent
+@pytest.mark.parametrize("space", SPACES)
+def test_learns_a_bandit_on_every_action_space(name, space, bandit):
+    env = bandit(SPACES[space])
+    kwargs = {"horizon": 2, "episodes": 2} if name.startswith("reinforce") else {"horizon": 2, "entropy_coef": 0.0}
+    agent = MAKERS[name](**kwargs, **({"minibatch_size": 64} if name == "ppo" else {}))
+    agent.compile(keras.optimizers.Adam(0.03))
+    agent.fit(env, epochs=1, steps_per_epoch=80, num_envs=32, verbose=0)
+    assert agent.evaluate(env, episodes=4)["return"] > 0.8
+
+
+@every_agent
+def test_logs_are_finite_and_documented(name, walk):
+    agent = MAKERS[name]()
+    agent.compile()
+    history = agent.fit(walk, epochs=2, steps_per_epoch=2, num_envs=4, verbose=0).history
+    assert {"loss", "policy_loss", "entropy", "episode_return", "episode_length", "env_steps", "steps_per_second"} <= set(history)
+    assert all(np.isfinite(values).all() and len(values) == 2 for values in history.values())
+    for key in set(history) - {"episode_return", "episode_length", "env_steps", "steps_per_second"}:
+        assert f"`{key}`" in type(agent).__doc__, f"{key} is logged but not documented"
+
+
+@pytest.mark.parametrize("name", ["a2c", "ppo", "reinforce_value"])
+def test_value_of_reward_one_for_ever_is_one_over_one_minus_gamma(name, forever):
+    horizon = {"horizon": 20} if name == "reinforce_value" else {"horizon": 10}
+    critic = {"baseline": pg.baselines.ValueFunction(20)} if name == "reinforce_value" else {"value_coef": 1.0}
+    passes = {"update_epochs": 8, "minibatch_size": 40} if name == "ppo" else {}
+    agent = MAKERS[name](networks=pg.Networks(hidden_units=()), gamma=0.8, **horizon, **critic, **passes)
+    agent.compile(keras.optimizers.Adam(0.1))
+    agent.fit(forever, epochs=1, steps_per_epoch=150, num_envs=4, verbose=0)
+    value = float(agent.critic(np.ones((1, 1), np.float32)).mean()[0])
+    assert value == pytest.approx(5.0, abs=0.05)
+
+
+def test_a_new_process_continues_bit_for_bit(tmp_path):
+    """The whole claim once, through another interpreter: save, load there, train on, compare with never having stopped."""
+    agent = pg.PPO(horizon=16, minibatch_size=32, update_epochs=2, seed=1, reward_scaling=True, anneal_learning_rate=True)
+    agent.compile()
+    agent.fit("CartPole-v1", epochs=4, steps_per_epoch=1, num_envs=2, verbose=0, callbacks=[StopAfter(2)])
+    agent.save(tmp_path / "agent.keras")
+    program = (
+        "import sys, keras, numpy as np, kerasrl_pg\n"
+        "agent = keras.models.load_model(sys.argv[1])\n"
+        "agent.fit('CartPole-v1', epochs=4, initial_epoch=2, steps_per_epoch=1, num_envs=2, verbose=0)\n"
+        "np.savez(sys.argv[2], *[np.array(w) for w in agent.get_weights()])\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "agent.keras"), str(tmp_path / "weights.npz")], check=True
+    )
+    agent.fit("CartPole-v1", epochs=4, initial_epoch=2, steps_per_epoch=1, num_envs=2, verbose=0)
+    with np.load(tmp_path / "weights.npz") as file:
+        assert same(weights(agent), list(file.values()))
+
+
+class StopAfter(keras.callbacks.Callback):
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 == self.epochs:
+            self.model.stop_training = True
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_autoreset_modes_train_to_identical_weights(mode, walk):
+    envs = gym.vector.SyncVectorEnv([walk] * 4, autoreset_mode=mode)
+    agent = MAKERS["ppo"]()
+    agent.compile()
+    agent.fit(envs, epochs=1, steps_per_epoch=3, verbose=0, seed=5)
+    reference = MAKERS["ppo"]()
+    reference.compile()
+    reference.fit(walk, num_envs=4, epochs=1, steps_per_epoch=3, verbose=0, seed=5)
+    assert same(weights(agent), weights(reference))
+
+
+@every_agent
+def test_every_kind_of_env(name, walk):
+    single, vector = walk(), gym.vector.SyncVectorEnv([walk] * 4)
+    agent = fitted(MAKERS[name], walk, 1)
+    if name != "ppo":  # One environment does not fill a minibatch of 16.
+        agent.fit(single, epochs=1, steps_per_epoch=1, verbose=0)
+    agent.fit(vector, epochs=1, steps_per_epoch=1, verbose=0)
+    assert tf.math.is_finite(agent.evaluate(vector, episodes=5, deterministic=False)["return"])
+
+
+def test_envpool():
+    envpool = pytest.importorskip("envpool")
+    envs = envpool.make("CartPole-v1", env_type="gymnasium", num_envs=4, seed=1)
+    agent = MAKERS["ppo"](horizon=32)
+    agent.compile()
+    history = agent.fit(envs, epochs=1, steps_per_epoch=3, verbose=0).history
+    # The rows in which EnvPool resets itself are no steps.
+    assert 0 < history["env_steps"][0] < 3 * 32 * 4
+    assert history["episode_return"][0] == history["episode_length"][0]

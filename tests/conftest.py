@@ -1,0 +1,83 @@
+"""Tiny environments whose solutions are known, shared by all tests."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+
+class Bandit(gym.Env):
+    """One step an episode; the best action of each space is known, and its reward is 1."""
+
+    def __init__(self, action_space):
+        self.observation_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.action_space = action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.array([1.0, -1.0], np.float32), {}
+
+    def step(self, action):
+        if isinstance(self.action_space, gym.spaces.Box):
+            middle = (self.action_space.high + self.action_space.low) / 2
+            reach = (self.action_space.high - self.action_space.low) / 4
+            # The best action lies halfway between the middle and the upper bound.
+            reward = 1.0 - float(np.mean(((action - middle - reach) / reach) ** 2))
+        elif isinstance(self.action_space, gym.spaces.Discrete):
+            reward = float(action == self.action_space.start + self.action_space.n - 1)
+        elif isinstance(self.action_space, gym.spaces.MultiDiscrete):
+            reward = float(np.mean(action == self.action_space.nvec - 1))
+        else:
+            reward = float(np.mean(action))
+        return np.array([1.0, -1.0], np.float32), reward, True, False, {}
+
+
+class Forever(gym.Env):
+    """Reward 1 for ever: V = 1 / (1 - γ), which truncation must not change."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.ones(1, np.float32), {}
+
+    def step(self, action):
+        return np.ones(1, np.float32), 1.0, False, False, {}
+
+
+class Walk(gym.Env):
+    """A random walk on five places; the right end pays 1. Short, stochastic, terminating."""
+
+    observation_space = gym.spaces.Discrete(5)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = int(self.np_random.integers(1, 4))
+        return self.place, {}
+
+    def step(self, action):
+        self.place += 1 if self.np_random.random() < (0.9 if action else 0.1) else -1
+        return self.place, float(self.place == 4), self.place in (0, 4), False, {}
+
+
+@pytest.fixture
+def bandit():
+    """Function from an action space to a maker of bandits."""
+    return lambda space: lambda: Bandit(space)
+
+
+@pytest.fixture
+def forever():
+    """Maker of the endless environment, truncated every 10 steps."""
+    return lambda: gym.wrappers.TimeLimit(Forever(), 10)
+
+
+@pytest.fixture
+def walk():
+    """Maker of the random walk, at most 20 steps."""
+    return lambda: gym.wrappers.TimeLimit(Walk(), 20)

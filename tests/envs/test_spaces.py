@@ -1,0 +1,189 @@
+import json
+from collections import OrderedDict
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrl_pg.envs import ObservationSpec, space_from_config, space_to_config
+from kerasrl_pg.envs.spaces import check_same_space, is_image
+
+S = gym.spaces
+NESTED = S.Dict(
+    goal=S.Discrete(3, start=-1),
+    robot=S.Dict(arm=S.Box(-1, 1, (2,)), buttons=S.MultiBinary((2, 2))),
+    views=S.Tuple([S.Box(0, 255, (8, 8, 3), np.uint8), S.MultiDiscrete([2, 5])]),
+)
+
+SPACES = {
+    "box": S.Box(-1, 1, (2, 3)),
+    "box_scalar": S.Box(0, 1, ()),
+    "box_empty": S.Box(-1, 1, (0,)),
+    "box_infinite": S.Box(-np.inf, np.inf, (4,)),
+    "box_half_infinite": S.Box(np.float32([-np.inf, 0]), np.float32([1, np.inf])),
+    "box_arrays": S.Box(np.float32([-0.1, -2.5]), np.float32([0.3, 7])),
+    "box_float64": S.Box(-0.1, 0.1, (2,), np.float64),
+    "box_uint8": S.Box(0, 255, (4, 4), np.uint8),
+    "box_int64": S.Box(-np.inf, np.inf, (2,), np.int64),
+    "discrete": S.Discrete(5),
+    "discrete_start": S.Discrete(5, start=-2),
+    "multi_discrete": S.MultiDiscrete([2, 4], start=[1, -3]),
+    "multi_discrete_2d": S.MultiDiscrete([[2, 4], [3, 1]]),
+    "multi_binary": S.MultiBinary(3),
+    "multi_binary_2d": S.MultiBinary((2, 3)),
+    "tuple": S.Tuple([S.Discrete(2), S.Box(-1, 1, (1,))]),
+    "nested": NESTED,
+    "unsorted": S.Dict(OrderedDict(b=S.Discrete(2), a=S.Discrete(3))),
+}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_survives_json(name):
+    space = SPACES[name]
+    config = json.loads(json.dumps(space_to_config(space)))
+    again = space_from_config(config)
+    assert again == space
+    assert space_to_config(again) == config
+    check_same_space("env", space, again, bounds=True)
+
+
+def test_the_keys_of_a_dict_keep_their_order():
+    again = space_from_config(space_to_config(SPACES["unsorted"]))
+    assert list(again.spaces) == ["b", "a"]
+
+
+def test_config_refuses_unknown_spaces():
+    with pytest.raises(ValueError, match="A space must be Box, .* Received: Text.* Convert it with"):
+        space_to_config(S.Text(3))
+    with pytest.raises(ValueError, match="`kind` must name a known space. Received: kind='Text'"):
+        space_from_config({"kind": "Text"})
+
+
+def test_a_single_space_is_one_tensor():
+    spec = ObservationSpec(S.Box(-1, 1, (3,), np.float64))
+    assert spec.single
+    assert spec.specs == tf.TensorSpec((3,), tf.float32, name="observation")
+    observation = np.arange(3.0)
+    assert spec.flatten(observation) is observation
+    assert spec.empty(5, 2).shape == (5, 2, 3)
+    assert spec.empty(5, 2).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "name, shape, dtype",
+    [
+        ("box", (2, 3), "float32"),
+        ("box_scalar", (), "float32"),
+        ("box_uint8", (4, 4), "uint8"),
+        ("box_int64", (2,), "float32"),
+        ("discrete_start", (), "int32"),
+        ("multi_discrete_2d", (2, 2), "int32"),
+        ("multi_binary_2d", (2, 3), "float32"),
+    ],
+)
+def test_tensors_of_single_spaces(name, shape, dtype):
+    leaf = ObservationSpec(SPACES[name]).specs
+    assert (tuple(leaf.shape), leaf.dtype.name) == (shape, dtype)
+
+
+def test_nested_spaces_are_one_flat_dictionary():
+    spec = ObservationSpec(NESTED)
+    assert not spec.single
+    assert {name: (tuple(leaf.shape), leaf.dtype.name) for name, leaf in spec.specs.items()} == {
+        "goal": ((), "int32"),
+        "robot_arm": ((2,), "float32"),
+        "robot_buttons": ((2, 2), "float32"),
+        "views_item0": ((8, 8, 3), "uint8"),
+        "views_item1": ((2,), "int32"),
+    }
+    observation = NESTED.sample()
+    flat = spec.flatten(observation)
+    assert list(flat) == list(spec.specs)
+    assert flat["goal"] == observation["goal"]
+    np.testing.assert_array_equal(flat["robot_arm"], observation["robot"]["arm"])
+    np.testing.assert_array_equal(flat["robot_buttons"], observation["robot"]["buttons"])
+    np.testing.assert_array_equal(flat["views_item0"], observation["views"][0])
+    np.testing.assert_array_equal(flat["views_item1"], observation["views"][1])
+    storage = spec.empty(7)
+    assert {name: (x.shape, x.dtype.name) for name, x in storage.items()} == {
+        name: ((7, *leaf.shape), leaf.dtype.name) for name, leaf in spec.specs.items()
+    }
+
+
+def test_a_tuple_gives_names_by_place():
+    spec = ObservationSpec(SPACES["tuple"])
+    assert list(spec.specs) == ["item0", "item1"]
+    flat = spec.flatten((1, np.float32([0.5])))
+    assert flat["item0"] == 1
+    assert flat["item1"] == [0.5]
+
+
+@pytest.mark.parametrize(
+    "key, name",
+    [("agent pos", "agent_pos"), ("robot/pos", "robot_pos"), ("1st", "item1st"), ("class", "class_"), ("seed", "seed_")],
+)
+def test_names_that_signatures_cannot_have(key, name):
+    spec = ObservationSpec(S.Dict({key: S.Discrete(2)}))
+    assert list(spec.specs) == [name]
+    assert spec.flatten({key: 1}) == {name: 1}
+
+
+def test_names_that_collide_are_refused():
+    space = S.Dict({"a": S.Dict(b=S.Discrete(2)), "a_b": S.Discrete(2)})
+    with pytest.raises(ValueError, match="Two parts .* same name 'a_b'. Received: space=Dict.* Rename one key"):
+        ObservationSpec(space)
+
+
+@pytest.mark.parametrize("space", [S.Text(3), S.Sequence(S.Discrete(2)), S.Dict(a=S.Text(3))])
+def test_spaces_without_a_tensor_are_refused(space):
+    with pytest.raises(ValueError, match="An observation space must be Box, .* Received: (Text|Sequence)"):
+        ObservationSpec(space)
+
+
+def test_one_observation_or_a_batch():
+    spec = ObservationSpec(S.Box(-1, 1, (3,)))
+    assert not spec.is_batch(np.zeros(3))
+    assert spec.is_batch(np.zeros((1, 3)))
+    for shape in ((4,), (2, 4), (2, 2, 3)):
+        with pytest.raises(ValueError, match=r"`observation` must have shape \(3,\), or a batch of it. Received: obs"):
+            spec.is_batch(np.zeros(shape))
+    spec = ObservationSpec(S.Discrete(3))
+    assert not spec.is_batch(np.array(1))
+    assert spec.is_batch(np.array([1, 2]))
+    spec = ObservationSpec(SPACES["tuple"])
+    assert spec.is_batch({"item0": np.zeros(2), "item1": np.zeros((2, 1))})
+
+
+def test_images():
+    assert is_image(S.Box(0, 255, (8, 8), np.uint8))
+    assert not is_image(S.Box(0, 255, (8,), np.uint8))
+    assert not is_image(S.Box(0, 1, (8, 8, 3), np.float32))
+    assert not is_image(S.MultiBinary((8, 8)))
+
+
+@pytest.mark.parametrize(
+    "expected, received",
+    [
+        (S.Discrete(2), S.Discrete(3)),
+        (S.Discrete(2), S.Discrete(2, start=1)),
+        (S.Discrete(2), S.MultiBinary(2)),
+        (S.Box(-1, 1, (2,)), S.Box(-1, 1, (3,))),
+        (S.Box(0, 255, (8, 8), np.uint8), S.Box(0, 1, (8, 8))),
+        (S.MultiDiscrete([2, 3]), S.MultiDiscrete([3, 2])),
+        (S.Dict(a=S.Discrete(2)), S.Dict(b=S.Discrete(2))),
+        (S.Dict(a=S.Discrete(2)), S.Dict(a=S.Discrete(3))),
+        (S.Tuple([S.Discrete(2)]), S.Discrete(2)),
+    ],
+)
+def test_other_spaces_are_refused(expected, received):
+    check_same_space("env", expected, expected)
+    with pytest.raises(ValueError, match="`validation_env` must have the spaces the agent was built for: expected "):
+        check_same_space("validation_env", expected, received)
+
+
+def test_bounds_matter_where_asked():
+    here, there = S.Dict(a=S.Box(-1, 1, (2,))), S.Dict(a=S.Box(-2, 2, (2,), np.float64))
+    check_same_space("env", here, there)
+    with pytest.raises(ValueError, match="`env` must have the spaces"):
+        check_same_space("env", here, there, bounds=True)

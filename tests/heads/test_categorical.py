@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasrl_pg.heads import Categorical, MultiCategorical
+from kerasrl_pg.heads.categorical import ABSENT, gumbel_max
+
+LOGITS = np.float32([[1.0, -0.5, 0.0], [3.0, 3.0, -2.0]])
+
+
+def softmax(logits):
+    weights = np.exp(logits.astype("float64"))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def test_closed_forms():
+    head, p, q = Categorical(3), softmax(LOGITS), softmax(LOGITS[::-1])
+    policy, other = head.distribution(LOGITS), head.distribution(LOGITS[::-1])
+    np.testing.assert_allclose(policy.log_prob([2, 0]), np.log([p[0, 2], p[1, 0]]), rtol=1e-5)
+    np.testing.assert_allclose(policy.entropy(), -(p * np.log(p)).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(policy.kl_divergence(other), (p * np.log(p / q)).sum(-1), rtol=1e-5)
+    np.testing.assert_array_equal(policy.mode(), [0, 0])
+
+
+def test_score_is_indicator_minus_probabilities():
+    """The softmax's score (chapter, section 4.5): one-hot of the action minus the probabilities."""
+    logits = tf.constant(LOGITS)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        log_prob = Categorical(3).distribution(logits).log_prob([1, 2])
+    score = np.eye(3)[[1, 2]] - softmax(LOGITS)
+    np.testing.assert_allclose(tape.gradient(log_prob, logits), score, atol=1e-6)
+
+
+def test_gumbel_max_frequencies():
+    count = 40_000
+    head = Categorical(3)
+    logits = np.repeat(LOGITS[:1], count, axis=0)
+    actions = head.sample(head.distribution(logits), head.noise([0, 0], (count,)))
+    p = softmax(LOGITS[0])
+    frequencies = np.bincount(actions, minlength=3) / count
+    assert (np.abs(frequencies - p) < 4 * np.sqrt(p * (1 - p) / count)).all()
+
+
+def test_gumbel_max_at_the_ends_of_the_noise():
+    """Even the largest uniform cannot lift what does not exist."""
+    uniform = np.float32([[2.0**-24, 1 - 2.0**-24], [1 - 2.0**-24, 2.0**-24]])
+    np.testing.assert_array_equal(gumbel_max(np.float32([[0, 0]]), uniform), [1, 0])
+    np.testing.assert_array_equal(gumbel_max(np.float32([[0, ABSENT]]), uniform), [0, 0])
+
+
+def test_start_shifts_the_environment_action_only():
+    actions = Categorical(3, start=-1).to_env(np.int32([0, 2]))
+    np.testing.assert_array_equal(actions, [-1, 1])
+    assert actions.dtype == tf.int64
+
+
+@pytest.mark.parametrize("num_actions", [0, -1, 2.5])
+def test_categorical_refuses(num_actions):
+    with pytest.raises(ValueError, match="num_actions must be a whole number.*Received: num_actions="):
+        Categorical(num_actions)
+
+
+def test_multi_categorical_is_a_product_of_softmaxes():
+    nvec = np.array([[2, 3], [4, 1]])
+    head = MultiCategorical(nvec, start=[[0, 1], [5, 5]])
+    parameters = np.random.default_rng(0).normal(size=(5, 16)).astype("float32")
+    other = parameters + np.random.default_rng(1).normal(size=(5, 16)).astype("float32")
+    p, q = head.distribution(parameters), head.distribution(other)
+    log_prob, entropy, kl = np.zeros(5), np.zeros(5), np.zeros(5)
+    actions = p.mode().numpy()
+    for index, n in np.ndenumerate(nvec):
+        a, b = (softmax(x.reshape(5, 2, 2, 4)[(slice(None), *index)][:, :n]) for x in (parameters, other))
+        np.testing.assert_array_equal(actions[(slice(None), *index)], a.argmax(-1))
+        log_prob += np.log(a.max(-1))
+        entropy -= (a * np.log(a)).sum(-1)
+        kl += (a * np.log(a / b)).sum(-1)
+    np.testing.assert_allclose(p.log_prob(actions), log_prob, rtol=1e-5)
+    np.testing.assert_allclose(p.entropy(), entropy, rtol=1e-5)
+    np.testing.assert_allclose(p.kl_divergence(q), kl, rtol=1e-4)
+    np.testing.assert_array_equal(head.to_env(actions), actions + np.array([[0, 1], [5, 5]]))
+
+
+def test_absent_choices_are_never_drawn_and_get_no_gradient():
+    head = MultiCategorical([1, 4, 2])
+    parameters = tf.constant(np.random.default_rng(0).normal(size=(500, 12)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(parameters)
+        policy = head.distribution(parameters)
+        actions = head.sample(policy, head.noise([0, 0], (500,)))
+        loss = policy.log_prob(actions) + policy.entropy() + policy.kl_divergence(policy)
+    assert (actions.numpy() < [1, 4, 2]).all()
+    assert (actions.numpy().max(0) == [0, 3, 1]).all()
+    absent = np.arange(4) >= np.array([[1], [4], [2]])
+    gradient = tape.gradient(loss, parameters).numpy().reshape(500, 3, 4)
+    assert (gradient[:, absent] == 0).all()
+    assert (gradient[:, 1] != 0).any()
+
+
+@pytest.mark.parametrize("nvec", [[], 3, [2, 0], [2.5]])
+def test_multi_categorical_refuses(nvec):
+    with pytest.raises(ValueError, match="nvec must be a list .*Received: nvec="):
+        MultiCategorical(nvec)
