@@ -35,8 +35,8 @@ class Preset:
     >>> agent.gamma, agent.horizon
     (0.98, 32)
     >>> history = PPO_CARTPOLE.fit(agent, total_steps=512, epochs=1, verbose=0)
-    >>> history.history["env_steps"]
-    [512]
+    >>> int(agent.env_steps.numpy())
+    512
     """
 
     method: type[Agent]

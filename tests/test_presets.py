@@ -27,6 +27,7 @@ def preset(request):
 @pytest.mark.filterwarnings("ignore:.*is deprecated")
 def test_learns_for_one_iteration(preset):
     agent = preset.agent(seed=3)
+    agent.compile(agent.optimizer, jit_compile=False)  # XLA would cost seconds more for each
     env = gym.make(preset.env)
     agent.bind(env.observation_space, env.action_space)
     env.close()

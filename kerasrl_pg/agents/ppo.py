@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from kerasrl_pg import estimators, ops
+from kerasrl_pg import estimators, heads, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.checks import check_number, check_whole, serialize_coefficient
 from kerasrl_pg.agents.minibatches import for_each_minibatch
@@ -117,6 +117,14 @@ class PPO(Agent):
         self.value_clip = value_clip
         self.normalize_advantages = normalize_advantages
         self.target_kl = target_kl
+
+    def bind(self, observation_space, action_space, argument="env"):
+        super().bind(observation_space, action_space, argument)
+        if self.value_clip is not None and not isinstance(self.critic_head, heads.NormalValue):
+            raise ValueError(
+                "`value_clip` must be None with a critic that is no NormalValue, since it clips a squared error. "
+                f"Received: value_clip={self.value_clip}, critic head {self.critic_head!r}."
+            )
 
     def check_rollout(self, horizon, num_envs):
         if (horizon * num_envs) % self.minibatch_size:

@@ -1,5 +1,6 @@
 """REINFORCE: the policy gradient from whole episodes."""
 
+import gymnasium as gym
 import keras
 import tensorflow as tf
 
@@ -160,8 +161,12 @@ class REINFORCE(Agent):
 def _time_limit(vector_env):
     """The environment's own limit of steps in an episode, or None."""
     for env in (*getattr(vector_env, "envs", ())[:1], vector_env):
-        spec = getattr(env, "spec", None)
-        limit = getattr(spec, "max_episode_steps", None) or getattr(getattr(spec, "config", None), "max_episode_steps", None)
-        if limit:
-            return int(limit)
+        while env is not None:
+            spec = getattr(env, "spec", None)  # EnvPool keeps the limit in `spec.config`.
+            for holder in (spec, getattr(spec, "config", None)):
+                if getattr(holder, "max_episode_steps", None):
+                    return int(holder.max_episode_steps)
+            if isinstance(env, gym.wrappers.TimeLimit):
+                return int(env._max_episode_steps)
+            env = getattr(env, "env", None)
     return None

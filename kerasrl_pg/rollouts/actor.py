@@ -94,8 +94,15 @@ class Actor:
             observations, noise = self._unpack(arrays)
             return self._act(self._policy(observations), noise)
 
-        function = tf.function(act, jit_compile=not has_convolutions(self._policy), autograph=False)
-        return function.get_concrete_function(*self._input_specs())
+        specs = self._input_specs()
+        if not has_convolutions(self._policy):
+            function = tf.function(act, jit_compile=True, autograph=False).get_concrete_function(*specs)
+            try:
+                function(*[tf.zeros(spec.shape, spec.dtype) for spec in specs])
+                return function
+            except tf.errors.OpError:  # Some layer is beyond XLA too.
+                pass
+        return tf.function(act, autograph=False).get_concrete_function(*specs)
 
     def _convert(self):
         """The LiteRT interpreter, or None where conversion fails or its answers differ from TensorFlow's."""

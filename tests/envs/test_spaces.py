@@ -121,7 +121,13 @@ def test_a_tuple_gives_names_by_place():
 
 @pytest.mark.parametrize(
     "key, name",
-    [("agent pos", "agent_pos"), ("robot/pos", "robot_pos"), ("1st", "item1st"), ("class", "class_"), ("seed", "seed_")],
+    [
+        ("agent pos", "agent_pos"),
+        ("robot/pos", "robot_pos"),
+        ("1st", "item1st"),
+        ("class", "class_"),
+        ("seed", "seed_"),
+    ],
 )
 def test_names_that_signatures_cannot_have(key, name):
     spec = ObservationSpec(S.Dict({key: S.Discrete(2)}))

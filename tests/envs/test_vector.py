@@ -34,6 +34,9 @@ class Wrapper(gym.vector.VectorWrapper):
     """Not gymnasium's own vector any more, so no masked reset in NEXT_STEP mode."""
 
 
+ONE = Fragile()
+
+
 def spec(env):
     return ObservationSpec(env.single_observation_space)
 
@@ -82,8 +85,8 @@ def test_from_a_vector_environment():
         ("CartPole-v1", 2.0, r"`num_envs` must be a whole number of at least 1. Received: num_envs=2\.0\."),
         (SyncVectorEnv([Fragile] * 2), 3, "`num_envs` must be left out, or be 2, .* Received: num_envs=3"),
         (lambda: SyncVectorEnv([Fragile] * 2), 3, "`num_envs` must be left out, or be 2, .* Received: num_envs=3"),
-        (Fragile(), 2, "`num_envs` must be 1 where `where` is one environment, .* Received: num_envs=2. Pass its id"),
-        (lambda one=Fragile(): one, 2, "`where` as a callable must make a new environment at each call.*the same one"),
+        (ONE, 2, "`num_envs` must be 1 where `where` is one environment, .* Received: num_envs=2. Pass its id"),
+        (lambda: ONE, 2, "`where` as a callable must make a new environment at each call.*the same one"),
     ],
 )
 def test_contradictory_numbers_are_refused(env, num_envs, sentence):
@@ -170,6 +173,7 @@ def test_rewards_of_another_shape_are_refused():
 
 
 @pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.filterwarnings("ignore:.*ERROR")  # gymnasium's report of it
 def test_an_environment_that_raises_is_named(vector):
     env = vector([Fragile, Fragile, functools.partial(Fragile, breaks=4)])
     stepper = Stepper(env, spec(env))
