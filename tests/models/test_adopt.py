@@ -24,6 +24,11 @@ def critic():
     return model(heads.NormalValue())
 
 
+def two_heads():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, [heads.Categorical(2)(inputs), heads.Categorical(2)(inputs)])
+
+
 def shared(**names):
     inputs = keras.Input((3,))
     features = keras.layers.Dense(4)(inputs)
@@ -87,7 +92,7 @@ def test_a_nested_head_is_found():
     [
         (lambda: model(keras.layers.Dense(2)), critic, "`policy` must contain exactly one Head .* Received: 0 in"),
         (
-            lambda: keras.Model(*(lambda x: (x, heads.Categorical(2)(heads.Gaussian(3)(x))))(keras.Input((3,)))),
+            two_heads,
             critic,
             "`policy` must contain exactly one Head .* Received: 2 in",
         ),
