@@ -1,4 +1,4 @@
-"""The examples in the docstrings give what they say; those of `heads` and `ops` are run beside their own tests."""
+"""The examples in the docstrings give what they say; the rest are run beside their own tests."""
 
 import doctest
 import importlib
@@ -9,7 +9,7 @@ import pytest
 import kerasrl_pg
 
 ROOT = Path(kerasrl_pg.__file__).parent
-ELSEWHERE = ("heads", "ops", "estimators")
+ELSEWHERE = ("heads", "ops", "estimators", "presets")
 MODULES = sorted(
     ".".join((ROOT.name, *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
     for path in ROOT.rglob("*.py")

@@ -1,8 +1,10 @@
 """The agent: a Keras model that is fitted on an environment. No equations here; each method has its own file."""
 
 import copy
+import json
 import random
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -630,6 +632,27 @@ class Agent(keras.Model):
         """Saves weights, optimizer, counters and random state to a `.weights.h5` file, by rename as `save` does."""
         save_weights = super().save_weights
         write_beside(filepath, ".weights.h5", lambda path: save_weights(path, **kwargs), verify_weights, overwrite)
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """Loads what `save_weights` saved; an agent not built yet is built first, for the spaces named in the file."""
+        if self._runtime.spec is None:
+            with h5py.File(filepath) as file:
+                spaces = json.loads(file["vars/spaces"][()].tobytes()) if "vars/spaces" in file else None
+            if spaces is None:
+                raise ValueError(
+                    f"`filepath` must hold the weights of a built agent. Received: filepath={str(filepath)!r}, which does not. "
+                    "Save them after `fit` or `bind`."
+                )
+            self.bind(*map(space_from_config, spaces))
+        super().load_weights(filepath, skip_mismatch, **kwargs)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self._runtime.spec is not None:
+            store["spaces"] = np.frombuffer(json.dumps([space_to_config(space) for space in self.spaces]).encode(), "uint8")
+
+    def load_own_variables(self, store):
+        super().load_own_variables({name: store[name] for name in store.keys() if name != "spaces"})  # noqa: SIM118
 
     def export(self, filepath, verify=True):
         """Exports the policy as a SavedModel for TensorFlow Serving, which needs neither this library nor TFP.

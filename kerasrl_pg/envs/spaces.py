@@ -32,7 +32,7 @@ class ObservationSpec:
 
     >>> import gymnasium as gym
     >>> spec = ObservationSpec(gym.spaces.Dict(goal=gym.spaces.Discrete(3), robot=gym.spaces.Box(-1, 1, (2,))))
-    >>> [(name, leaf.shape, leaf.dtype.name) for name, leaf in spec.specs.items()]
+    >>> [(name, tuple(leaf.shape), leaf.dtype.name) for name, leaf in spec.specs.items()]
     [('goal', (), 'int32'), ('robot', (2,), 'float32')]
     """
 

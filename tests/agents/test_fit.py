@@ -417,6 +417,18 @@ def test_saving_never_loses_an_older_file(walk, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["agent.keras"]
 
 
+def test_weights_load_into_an_agent_that_has_seen_nothing(walk, tmp_path):
+    agent = tiny()
+    agent.fit(walk, epochs=1, steps_per_epoch=2, num_envs=2, verbose=0)
+    agent.save_weights(tmp_path / "agent.weights.h5")
+    fresh = tiny()
+    fresh.load_weights(tmp_path / "agent.weights.h5")
+    for twin in (agent, fresh):
+        twin.fit(walk, epochs=1, steps_per_epoch=2, num_envs=2, verbose=0)
+    for a, b in zip(agent.get_weights(), fresh.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_export_never_overwrites(tmp_path):
     agent = pg.PPO(seed=0)
     agent.bind(gym.spaces.Box(-1.0, 1.0, (2,)), gym.spaces.Discrete(2))

@@ -1,0 +1,51 @@
+"""Every example runs, on a small budget."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+    return run
+
+
+def test_cartpole_then_serve(run, tmp_path, capsys):
+    run("cartpole", 512, tmp_path)
+    run("serve", tmp_path / "cartpole" / "1", "CartPole-v1", 2)
+    shown = capsys.readouterr().out
+    assert "episode 1: return" in shown and "a sampled action: " in shown
+
+
+def test_own_networks(run, capsys):
+    run("own_networks", 1024)
+    assert "Independent" in capsys.readouterr().out
+
+
+def test_callbacks(run, tmp_path):
+    run("callbacks", 640, tmp_path)
+    assert (tmp_path / "best.keras").exists() and (tmp_path / "log.csv").exists()
+
+
+def test_own_method(run, capsys):
+    run("own_method", 512)
+    assert "'return'" in capsys.readouterr().out
+
+
+def test_tune(run, tmp_path, capsys):
+    pytest.importorskip("keras_tuner")
+    run("tune", 2, 1024, tmp_path)
+    assert "learning_rate" in capsys.readouterr().out
+
+
+def test_no_example_is_long():
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text(encoding="utf8").splitlines()) <= 60, path.name
