@@ -140,8 +140,7 @@ def table(groups, presets):
         "environments with seeds of their own. IQM: interquartile mean over seeds, with its 95 % "
         "bootstrap interval (percentile, 10,000 resamples of the seeds of a row).",
         "",
-        "| preset | environment | steps | seeds | target | IQM [95 %] | mean | min | reached by | "
-        "seconds a run |",
+        "| preset | environment | steps | seeds | target | IQM [95 %] | mean | min | reached by | seconds a run |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, records in groups.items():
@@ -191,9 +190,7 @@ def figure(groups, presets):
 
     columns = 4
     rows = -(-len(groups) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.4 * columns, 2.7 * rows), squeeze=False, layout="constrained"
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.7 * rows), squeeze=False, layout="constrained")
     for axis in axes.flat[len(groups) :]:
         axis.set_visible(False)
     for axis, (name, records) in zip(axes.flat, groups.items(), strict=False):

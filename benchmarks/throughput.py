@@ -77,8 +77,7 @@ def measure(case, sides, repeats, peers_python, show):
         if side != "ours"
     }
     trial_rates = {
-        side: {name: report["steps_per_second"] for name, report in trial.items()}
-        for side, trial in trials.items()
+        side: {name: report["steps_per_second"] for name, report in trial.items()} for side, trial in trials.items()
     }
     return {
         "case": case,
@@ -90,10 +89,7 @@ def measure(case, sides, repeats, peers_python, show):
         "settings": {side: max(rates, key=rates.get) for side, rates in trial_rates.items()},
         "runs": runs,
         "median": {side: statistics.median(values) for side, values in rates.items()},
-        "ratio": {
-            side: {"median": statistics.median(r), "min": min(r), "max": max(r)}
-            for side, r in pairs.items()
-        },
+        "ratio": {side: {"median": statistics.median(r), "min": min(r), "max": max(r)} for side, r in pairs.items()},
     }
 
 

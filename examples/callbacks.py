@@ -1,4 +1,4 @@
-"""Keras's own callbacks at work: python examples/callbacks.py [steps] [folder]; then tensorboard --logdir runs/callbacks"""
+"""Keras's own callbacks at work: python examples/callbacks.py [steps] [folder]"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Plays with an exported policy and TensorFlow alone: python examples/serve.py runs/cartpole/saved_model/1 CartPole-v1 [episodes]
+"""Plays with an exported policy and TensorFlow alone: python examples/serve.py FOLDER ENVIRONMENT [episodes]
 
 The same folder, under a name, is what TensorFlow Serving takes:
     tensorflow_model_server --rest_api_port=8501 --model_name=cartpole --model_base_path=$PWD/runs/cartpole/saved_model

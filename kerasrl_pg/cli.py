@@ -1,8 +1,8 @@
 """The main job as a command: `kerasrl-pg train | evaluate | export`.
 
-    kerasrl-pg train --agent=ppo --env=CartPole-v1 --total_steps=100000 --out=runs/cartpole
-    kerasrl-pg evaluate --from=runs/cartpole/agent.keras --env=CartPole-v1 --episodes=100
-    kerasrl-pg export --from=runs/cartpole/agent.keras --out=runs/cartpole/saved_model/2
+kerasrl-pg train --agent=ppo --env=CartPole-v1 --total_steps=100000 --out=runs/cartpole
+kerasrl-pg evaluate --from=runs/cartpole/agent.keras --env=CartPole-v1 --episodes=100
+kerasrl-pg export --from=runs/cartpole/agent.keras --out=runs/cartpole/saved_model/2
 """
 
 import os
@@ -19,15 +19,21 @@ AGENTS = ("a2c", "ppo", "reinforce")
 flags.DEFINE_enum("agent", "ppo", AGENTS, "The method.")
 flags.DEFINE_string("env", None, "A gymnasium id, such as CartPole-v1.")
 flags.DEFINE_integer("total_steps", None, "Budget of environment steps; the preset's where left out.", lower_bound=1)
-flags.DEFINE_integer("num_envs", None, "Environments side by side; the preset's, else 8 (1 for reinforce).", lower_bound=1)
+flags.DEFINE_integer(
+    "num_envs", None, "Environments side by side; the preset's, else 8 (1 for reinforce).", lower_bound=1
+)
 flags.DEFINE_integer("epochs", 10, "Lines of progress the budget is shared out to.", lower_bound=1)
 flags.DEFINE_integer("episodes", 100, "Episodes of an evaluation.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of weights, actions and environments.", lower_bound=0)
 flags.DEFINE_bool("deterministic", True, "Evaluate the policy's mode, not its samples.")
 flags.DEFINE_bool("preset", True, "Use the named settings for this agent and environment, where there are some.")
-flags.DEFINE_float("learning_rate", None, "Of Adam with joint gradient norm 0.5, in place of the default optimizer's.", lower_bound=0.0)
+flags.DEFINE_float(
+    "learning_rate", None, "Of Adam with joint gradient norm 0.5, in place of the default optimizer's.", lower_bound=0.0
+)
 flags.DEFINE_string("from", None, "A saved agent (.keras): to evaluate, to export, or to train on.")
-flags.DEFINE_string("out", None, "train: folder for agent.keras, history.csv and saved_model/1. export: version folder to make.")
+flags.DEFINE_string(
+    "out", None, "train: folder for agent.keras, history.csv and saved_model/1. export: version folder to make."
+)
 flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 one line an epoch.")
 FLAGS = flags.FLAGS
 
@@ -41,7 +47,9 @@ def train():
     _need("env", "out")
     out = Path(FLAGS.out)
     if (out / "saved_model" / "1").exists():
-        raise app.UsageError(f"--out must not hold an exported model yet. Received: --out={out}. Choose another folder.")
+        raise app.UsageError(
+            f"--out must not hold an exported model yet. Received: --out={out}. Choose another folder."
+        )
     preset = pg.presets.find(FLAGS.agent, FLAGS.env) if FLAGS.preset else None
     total_steps, num_envs = FLAGS.total_steps, FLAGS.num_envs
     if preset is not None:
@@ -114,7 +122,9 @@ def _say(result):
 def _run(argv):
     commands = {"train": train, "evaluate": evaluate, "export": export}
     if len(argv) != 2 or argv[1] not in commands:
-        raise app.UsageError(f"Expected one command of {', '.join(commands)}. Received: {' '.join(argv[1:]) or 'none'}.\n{__doc__}")
+        raise app.UsageError(
+            f"Expected one command of {', '.join(commands)}. Received: {' '.join(argv[1:]) or 'none'}.\n{__doc__}"
+        )
     logging.set_verbosity(logging.ERROR)
     try:
         commands[argv[1]]()

@@ -140,21 +140,15 @@ class NStep(Estimator):
 
     def __init__(self, n):
         if isinstance(n, bool) or not isinstance(n, numbers.Integral):
-            raise TypeError(
-                "`n` must be an int, the number of rewards before bootstrapping. "
-                f"Received: n={n!r}."
-            )
+            raise TypeError(f"`n` must be an int, the number of rewards before bootstrapping. Received: n={n!r}.")
         if n < 1:
             raise ValueError(
-                "`n` must be at least 1, the number of rewards before bootstrapping "
-                f"(1 is `TD0()`). Received: n={n}."
+                f"`n` must be at least 1, the number of rewards before bootstrapping (1 is `TD0()`). Received: n={n}."
             )
         self.n = int(n)
 
     def estimate(self, rewards, values, next_values, terminated, ends, gamma):
-        advantages = ops.n_step_advantages(
-            rewards, values, next_values, terminated, ends, gamma, self.n
-        )
+        advantages = ops.n_step_advantages(rewards, values, next_values, terminated, ends, gamma, self.n)
         return advantages, advantages + values
 
     def get_config(self):

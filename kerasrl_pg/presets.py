@@ -236,16 +236,18 @@ PPO_LUNAR_LANDER = Preset(
     total_steps=1_000_000,
     num_envs=16,
     settings=lambda: {
-        "horizon": 1024,
+        "horizon": 256,
         "gamma": 0.999,
         "estimator": GAE(0.98),
-        "update_epochs": 4,
+        "update_epochs": 10,
         "minibatch_size": 64,
         "value_coef": 1.0,
         "entropy_coef": 0.01,
+        "anneal_learning_rate": True,
     },
-    optimizer=_adam(3e-4),
-    source="RL Baselines3 Zoo, hyperparams/ppo.yml.",
+    optimizer=_adam(5e-4),
+    source="RL Baselines3 Zoo, hyperparams/ppo.yml (LunarLander-v2); a quarter of its horizon, more "
+    "passes, a larger rate and annealing: ours, measured.",
 )
 
 PPO_HALF_CHEETAH = Preset(
@@ -263,9 +265,7 @@ PPO_HALF_CHEETAH = Preset(
         "value_coef": 1.0,
         "reward_scaling": True,
         "reward_clip": 10.0,
-        "networks": Networks(
-            activation="relu", normalize_observations=True, head=NarrowGaussian
-        ),
+        "networks": Networks(activation="relu", normalize_observations=True, head=NarrowGaussian),
     },
     optimizer=_adam(1e-4),
     source="RL Baselines3 Zoo, hyperparams/ppo.yml (HalfCheetah-v4): discount, λ, clipping, first "

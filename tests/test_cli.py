@@ -14,7 +14,9 @@ def run(*arguments):
 
 def test_train_evaluate_export(tmp_path):
     out = tmp_path / "run"
-    trained = run("train", "--agent=a2c", "--env=CartPole-v1", "--nopreset", "--total_steps=200", "--episodes=3", f"--out={out}")
+    trained = run(
+        "train", "--agent=a2c", "--env=CartPole-v1", "--nopreset", "--total_steps=200", "--episodes=3", f"--out={out}"
+    )
     assert trained.returncode == 0, trained.stderr
     for word in ("steps_per_second", "over 3 episodes", "serving_default", "agent.keras"):
         assert word in trained.stdout
@@ -30,7 +32,10 @@ def test_train_evaluate_export(tmp_path):
     [
         (("dance",), "Expected one command of train, evaluate, export. Received: dance"),
         (("train", "--env=CartPole-v1"), "--out must be given"),
-        (("train", "--env=CartPole-v1", "--out={tmp}/x", "--total_steps=5"), "`total_steps` must be at least one rollout"),
+        (
+            ("train", "--env=CartPole-v1", "--out={tmp}/x", "--total_steps=5"),
+            "`total_steps` must be at least one rollout",
+        ),
     ],
 )
 def test_refusals(arguments, sentence, tmp_path):

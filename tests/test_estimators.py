@@ -51,9 +51,7 @@ def oracle(estimator, rewards, values, next_values, terminated, truncated, valid
             """r_t + ... + γ^k V, with no more than `steps` rewards."""
             end = min(t + steps - 1, last)
             total = sum(GAMMA ** (i - t) * rewards[i, n] for i in range(t, end + 1))
-            return total + GAMMA ** (end + 1 - t) * (
-                0.0 if terminated[end, n] else next_values[end, n]
-            )
+            return total + GAMMA ** (end + 1 - t) * (0.0 if terminated[end, n] else next_values[end, n])
 
         for t in range(first, last + 1):
             to_go = bootstrapped(t, HORIZON)
@@ -68,9 +66,7 @@ def oracle(estimator, rewards, values, next_values, terminated, truncated, valid
             else:
                 lam, left = estimator.gae_lambda, last - t + 1
                 shares = [(1 - lam) * lam**k for k in range(left - 1)] + [lam ** (left - 1)]
-                credit = target = sum(
-                    share * bootstrapped(t, k + 1) for k, share in enumerate(shares)
-                )
+                credit = target = sum(share * bootstrapped(t, k + 1) for k, share in enumerate(shares))
             advantages[t, n], returns[t, n] = credit - values[t, n], target
     return advantages, returns
 
@@ -79,9 +75,7 @@ def oracle(estimator, rewards, values, next_values, terminated, truncated, valid
 @every_estimator
 def test_against_the_oracle(estimator, seed):
     rollout = random_rollout(seed)
-    for actual, expected in zip(
-        estimator(*rollout, GAMMA), oracle(estimator, *rollout), strict=True
-    ):
+    for actual, expected in zip(estimator(*rollout, GAMMA), oracle(estimator, *rollout), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 

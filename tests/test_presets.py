@@ -59,9 +59,7 @@ def test_two_agents_share_nothing(preset):
 def test_schedules_end_with_the_budget(preset):
     agent = preset.agent(seed=3)
     schedules = [
-        value
-        for value in vars(agent).values()
-        if isinstance(value, keras.optimizers.schedules.LearningRateSchedule)
+        value for value in vars(agent).values() if isinstance(value, keras.optimizers.schedules.LearningRateSchedule)
     ]
     iterations = preset.total_steps // ((agent.horizon or 1) * preset.num_envs)
     for schedule in schedules:

@@ -23,15 +23,16 @@ class A2C(Agent):
     Args:
         policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`.
         horizon: T. 5, Mnih et al. 2016, section 5.1.
-        estimator: None for GAE(λ = 1), which with T = 5 is the forward view of up to five steps there. The notes' one-step advantage is
-            `estimators.TD0()`.
+        estimator: None for GAE(λ = 1), which with T = 5 is the forward view of up to five steps there. The notes'
+            one-step advantage is `estimators.TD0()`.
         value_coef: c_V >= 0. 0.5 of half the squared error (OpenAI Baselines' 0.5 of the whole is 1.0 here).
         entropy_coef: c_H >= 0. 0.01, Mnih et al. 2016, section 5.1.
         normalize_advantages: Whether advantages are standardised over the rollout. False: not in the paper.
 
     `value_coef` and `entropy_coef` may be Keras schedules of the iteration.
 
-    Logs: `loss`, `policy_loss`, `critic_loss` (half squared error, or cross-entropy), `entropy` (nats), `explained_variance`.
+    Logs: `loss`, `policy_loss`, `critic_loss` (half squared error, or cross-entropy), `entropy` (nats),
+        `explained_variance`.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -79,7 +80,11 @@ class A2C(Agent):
             policy_loss = -ops.masked_mean(ops.score_function_objective(log_probs, advantages), valid)
             critic_loss = ops.masked_mean(self.critic_head.loss(value_distribution, returns_), valid)
             entropy = ops.masked_mean(distribution.entropy(), valid)
-            loss = policy_loss + self.scheduled(self.value_coef) * critic_loss - self.scheduled(self.entropy_coef) * entropy
+            loss = (
+                policy_loss
+                + self.scheduled(self.value_coef) * critic_loss
+                - self.scheduled(self.entropy_coef) * entropy
+            )
         self.apply_gradients(tape, loss)
         return {
             "loss": loss,

@@ -39,12 +39,13 @@ class _Runtime:
 class Agent(keras.Model):
     """Base of all agents: build, compile, fit, evaluate, act, save, export.
 
-    A method subclasses it and writes `train_step(rollout)`, which becomes one compiled TensorFlow function. Networks are built
-    when the agent first sees an environment, from its spaces, or are the user's own.
+    A method subclasses it and writes `train_step(rollout)`, which becomes one compiled TensorFlow function. Networks
+    are built when the agent first sees an environment, from its spaces, or are the user's own.
 
     Args:
         policy: None, or your own Keras model: observations [B, ...] to a distribution, its last layer a head of
-            `kerasrl_pg.heads`. It may have two outputs named "policy" and "value", where policy and critic share layers.
+            `kerasrl_pg.heads`. It may have two outputs named "policy" and "value", where policy and critic share
+            layers.
         critic: None, or your own Keras model: observations [B, ...] to a distribution over returns, its last layer a
             `ValueHead`. It must be given where `policy` is given, unless the policy has the second output or the method
             has no critic.
@@ -55,8 +56,8 @@ class Agent(keras.Model):
         reward_scaling: Divide rewards by the standard deviation of the running discounted return (see `RewardScaling`).
         reward_clip: Clip (scaled) rewards to [-reward_clip, reward_clip]; positive, or None.
         anneal_learning_rate: Lower the learning rate linearly to 0 over a fit (Engstrom et al. 2020, A.1).
-        seed: Whole number: initial weights, actions, minibatches and, unless `fit` gets its own, the environments. None draws
-            one from Python's `random`, which `keras.utils.set_random_seed` seeds.
+        seed: Whole number: initial weights, actions, minibatches and, unless `fit` gets its own, the environments.
+            None draws one from Python's `random`, which `keras.utils.set_random_seed` seeds.
         name: Keras's.
 
     Raises:
@@ -99,7 +100,9 @@ class Agent(keras.Model):
                 f"Received: policy={policy!r}, networks={networks!r}."
             )
         if policy is None and critic is not None:
-            raise ValueError("`critic` must come with a `policy` of your own. Received: critic alone. Pass both, or neither.")
+            raise ValueError(
+                "`critic` must come with a `policy` of your own. Received: critic alone. Pass both, or neither."
+            )
         self.gamma = gamma
         self.horizon = horizon
         self.estimator = estimator
@@ -119,10 +122,15 @@ class Agent(keras.Model):
             name="random_state", shape=(2,), dtype="int32", trainable=False, initializer="zeros"
         )
         self.random_state.assign([self.seed, 0])
-        self.iterations = self.add_weight(name="iterations", shape=(), dtype="int64", trainable=False, initializer="zeros")
-        self.env_steps = self.add_weight(name="env_steps", shape=(), dtype="int64", trainable=False, initializer="zeros")
+        self.iterations = self.add_weight(
+            name="iterations", shape=(), dtype="int64", trainable=False, initializer="zeros"
+        )
+        self.env_steps = self.add_weight(
+            name="env_steps", shape=(), dtype="int64", trainable=False, initializer="zeros"
+        )
 
-    # Building -----------------------------------------------------------------------------------------------------------
+    # Building
+    # -----------------------------------------------------------------------------------------------------------
 
     def bind(self, observation_space, action_space, argument="env"):
         """Builds the networks for these spaces, or checks that they are the ones the agent was built for.
@@ -180,17 +188,18 @@ class Agent(keras.Model):
             return outputs["policy"], outputs["value"]
         return self.policy(observations), None if self.critic is None else self.critic(observations)
 
-    # Compiling ----------------------------------------------------------------------------------------------------------
+    # Compiling
+    # ----------------------------------------------------------------------------------------------------------
 
     def compile(self, optimizer=None, critic_optimizer=None, jit_compile="auto", run_eagerly=False):
         """Sets how the weights are updated.
 
         Args:
             optimizer: Any Keras optimizer, with any schedule and clipping; None for the method's `default_optimizer()`.
-            critic_optimizer: An optimizer for the critic's own weights; None for one optimizer over both networks jointly (a
-                `global_clipnorm` then clips their joint gradient).
-            jit_compile: Whether to compile `train_step` with XLA. "auto": yes, but not for convolutions on CPU, where XLA was
-                measured twice as slow.
+            critic_optimizer: An optimizer for the critic's own weights; None for one optimizer over both networks
+                jointly (a `global_clipnorm` then clips their joint gradient).
+            jit_compile: Whether to compile `train_step` with XLA. "auto": yes, but not for convolutions on CPU, where
+                XLA was measured twice as slow.
             run_eagerly: Run everything in Python, for debugging.
 
         Raises:
@@ -199,7 +208,9 @@ class Agent(keras.Model):
         optimizer = self.default_optimizer() if optimizer is None else keras.optimizers.get(optimizer)
         critic_optimizer = None if critic_optimizer is None else keras.optimizers.get(critic_optimizer)
         if critic_optimizer is not None and not self.needs_critic:
-            raise ValueError(f"`critic_optimizer` must be left out, since {self!r} has no critic. Received: {critic_optimizer!r}.")
+            raise ValueError(
+                f"`critic_optimizer` must be left out, since {self!r} has no critic. Received: {critic_optimizer!r}."
+            )
         if self.anneal_learning_rate and isinstance(optimizer._learning_rate, Schedule):
             raise ValueError(
                 "`anneal_learning_rate` must be False with an optimizer that has a schedule of its own. "
@@ -264,7 +275,8 @@ class Agent(keras.Model):
         models = [m for m in (self.policy, self.critic) if m is not None]
         return not (on_cpu and any(has_convolutions(m) for m in models))
 
-    # Helpers of the methods' train_step ---------------------------------------------------------------------------------
+    # Helpers of the methods' train_step
+    # ---------------------------------------------------------------------------------
 
     def train_step(self, rollout):
         """One update from a `Rollout` of tensors; returns a dictionary of scalar logs. Each method writes its own."""
@@ -276,7 +288,8 @@ class Agent(keras.Model):
         return tf.reshape(self.critic(ops.flatten_time(observations)).mean(), leading)
 
     def scaled_rewards(self, rollout):
-        """Rewards [T, N] as the learner sees them; the rollout keeps them as given. Updates the scaling's statistics."""
+        """Rewards [T, N] as the learner sees them; the rollout keeps them as given. Updates the scaling's
+        statistics."""
         if self.reward_scaling is None:
             clip = self.reward_clip
             return rollout.rewards if clip is None else tf.clip_by_value(rollout.rewards, -clip, clip)
@@ -308,7 +321,8 @@ class Agent(keras.Model):
         """A coefficient's present value: itself, or a Keras schedule's value at this iteration."""
         return coefficient(self.iterations.value) if isinstance(coefficient, Schedule) else coefficient
 
-    # Fitting ------------------------------------------------------------------------------------------------------------
+    # Fitting
+    # ------------------------------------------------------------------------------------------------------------
 
     def fit(
         self,
@@ -328,10 +342,12 @@ class Agent(keras.Model):
         """Trains on an environment.
 
         Args:
-            env: A gymnasium id, a callable that makes an environment, an `Env`, a `VectorEnv`, or an EnvPool environment.
-            total_steps: Budget of environment steps, never exceeded: training ends when another rollout could exceed it.
-            epochs: Number of epochs. With `total_steps` each epoch is an equal share of it (10 if left out: ours, for ten lines of
-                progress); without, it goes with `steps_per_epoch`.
+            env: A gymnasium id, a callable that makes an environment, an `Env`, a `VectorEnv`, or an EnvPool
+                environment.
+            total_steps: Budget of environment steps, never exceeded: training ends when another rollout could exceed
+                it.
+            epochs: Number of epochs. With `total_steps` each epoch is an equal share of it (10 if left out: ours, for
+                ten lines of progress); without, it goes with `steps_per_epoch`.
             steps_per_epoch: Iterations (rollout and update) in an epoch.
             num_envs: N, environments stepped side by side; the vector's own number, else 1.
             callbacks: Keras callbacks.
@@ -343,12 +359,14 @@ class Agent(keras.Model):
             seed: Of the environments; None derives it from the agent's random state.
 
         Returns:
-            Keras's `History`, with the logs of each epoch: `loss`, `policy_loss`, `critic_loss`, `entropy` (nats), `kl` and more
-            as the method documents, `episode_return` and `episode_length` (means over the last 100 training episodes, raw
-            reward), `env_steps` (of the agent's whole life) and `steps_per_second` (of this epoch).
+            Keras's `History`, with the logs of each epoch: `loss`, `policy_loss`, `critic_loss`, `entropy` (nats),
+            `kl` and more as the method documents, `episode_return` and `episode_length` (means over the last 100
+            training episodes, raw reward), `env_steps` (of the agent's whole life) and `steps_per_second` (of this
+            epoch).
 
         Raises:
-            ValueError: If the budget is missing, contradictory or smaller than one rollout, or the environment does not fit.
+            ValueError: If the budget is missing, contradictory or smaller than one rollout, or the environment does
+                not fit.
             RuntimeError: If the environment raises.
 
         >>> import kerasrl_pg as pg
@@ -386,8 +404,8 @@ class Agent(keras.Model):
             callbacks = [*plan.callbacks, *(callbacks or [])]
             if verbose == 1 and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks):
                 callbacks.append(Progress())
-            # A dummy dataset: Keras runs its loop and callbacks, and asks `train_function` for an iteration. Rollouts do not
-            # pass through its data adapters, which prefetch and would train on a stale policy.
+            # A dummy dataset: Keras runs its loop and callbacks, and asks `train_function` for an iteration. Rollouts
+            # do not pass through its data adapters, which prefetch and would train on a stale policy.
             return super().fit(
                 tf.data.Dataset.range(1).repeat(),
                 epochs=plan.epochs,
@@ -427,8 +445,8 @@ class Agent(keras.Model):
         vector_env, owned = make_vector_env(env, _copies(env, episodes), "validation_env")
         if vector_env is training_env:
             raise ValueError(
-                "`validation_env` must not be the training environment itself, which it would reset. Received: the same object. "
-                "Pass its id, a function that makes it, or another copy."
+                "`validation_env` must not be the training environment itself, which it would reset. "
+                "Received: the same object. Pass its id, a function that makes it, or another copy."
             )
         self.bind(vector_env.single_observation_space, vector_env.single_action_space, "validation_env")
         return vector_env, owned, episodes
@@ -455,8 +473,8 @@ class Agent(keras.Model):
         if self._runtime.training is not None:
             self._runtime.training.start_epoch()
 
-    # Keras asks `stop_training` both to leave an epoch and to leave the fit. An epoch that has used up its share of environment
-    # steps ends through the same door, and the budget's callback closes it again.
+    # Keras asks `stop_training` both to leave an epoch and to leave the fit. An epoch that has used up its share of
+    # environment steps ends through the same door, and the budget's callback closes it again.
     @property
     def stop_training(self):
         """Whether Keras should leave the present loop; callbacks set it to end the fit."""
@@ -467,26 +485,29 @@ class Agent(keras.Model):
         if hasattr(self, "_runtime"):
             self._runtime.stop_training = value
 
-    # Judging and acting -------------------------------------------------------------------------------------------------
+    # Judging and acting
+    # -------------------------------------------------------------------------------------------------
 
     def evaluate(
         self, env=None, episodes=100, deterministic=True, seed=None, num_envs=None, *, x=None, callbacks=None, **kwargs
     ):
         """Plays whole episodes with the policy as it stands; nothing learns and no statistics move.
 
-        Each environment plays the same number of episodes (the first ones one more where they do not divide), since counting the
-        first to finish would favour short episodes.
+        Each environment plays the same number of episodes (the first ones one more where they do not divide), since
+        counting the first to finish would favour short episodes.
 
         Args:
             env: As for `fit`; a vector environment is reset.
             episodes: How many, at least 1. 100, as gymnasium's registry counts a task solved.
             deterministic: The mode of the policy, else samples.
             seed: Of environments and samples; None derives it from the agent's seed, without moving its random state.
-            num_envs: Environments side by side where they are made here; min(episodes, 8): ours, more rarely pays in one process.
+            num_envs: Environments side by side where they are made here; min(episodes, 8): ours, more rarely pays in
+                one process.
             x, callbacks, kwargs: Keras's own, used when `fit` validates.
 
         Returns:
-            A dictionary: `return`, `return_std`, `return_min`, `return_max` (raw reward, undiscounted), `length` (steps),
+            A dictionary: `return`, `return_std`, `return_min`, `return_max` (raw reward, undiscounted), `length`
+                (steps),
             `episodes`, `deterministic` (1.0 or 0.0).
 
         Raises:
@@ -551,7 +572,8 @@ class Agent(keras.Model):
                 "Call `fit(env)`, load a saved agent, or call `bind(observation_space, action_space)`."
             )
 
-    # Saving and shipping ------------------------------------------------------------------------------------------------
+    # Saving and shipping
+    # ------------------------------------------------------------------------------------------------
 
     def get_config(self):
         """The settings, the networks and the spaces, as plain JSON."""
@@ -640,8 +662,8 @@ class Agent(keras.Model):
                 spaces = json.loads(file["vars/spaces"][()].tobytes()) if "vars/spaces" in file else None
             if spaces is None:
                 raise ValueError(
-                    f"`filepath` must hold the weights of a built agent. Received: filepath={str(filepath)!r}, which does not. "
-                    "Save them after `fit` or `bind`."
+                    f"`filepath` must hold the weights of a built agent. Received: filepath={str(filepath)!r}, "
+                    "which does not. Save them after `fit` or `bind`."
                 )
             self.bind(*map(space_from_config, spaces))
         super().load_weights(filepath, skip_mismatch, **kwargs)
@@ -649,7 +671,9 @@ class Agent(keras.Model):
     def save_own_variables(self, store):
         super().save_own_variables(store)
         if self._runtime.spec is not None:
-            store["spaces"] = np.frombuffer(json.dumps([space_to_config(space) for space in self.spaces]).encode(), "uint8")
+            store["spaces"] = np.frombuffer(
+                json.dumps([space_to_config(space) for space in self.spaces]).encode(), "uint8"
+            )
 
     def load_own_variables(self, store):
         super().load_own_variables({name: store[name] for name in store.keys() if name != "spaces"})  # noqa: SIM118
@@ -657,14 +681,15 @@ class Agent(keras.Model):
     def export(self, filepath, verify=True):
         """Exports the policy as a SavedModel for TensorFlow Serving, which needs neither this library nor TFP.
 
-        Endpoints, with named inputs, free batch size, normaliser and action bounds inside: `serving_default` (observations ->
-        `action`, what the environment accepts), `sample` (observations and `seed` int32[2] -> `action`, `log_prob`), and
-        `value` (observations -> `value`) where there is a critic.
+        Endpoints, with named inputs, free batch size, normaliser and action bounds inside: `serving_default`
+            (observations ->
+        `action`, what the environment accepts), `sample` (observations and `seed` int32[2] -> `action`, `log_prob`),
+        and `value` (observations -> `value`) where there is a critic.
 
         Args:
             filepath: Version folder to make, such as `saved_models/cartpole/1`; it must not exist.
-            verify: Whether another process, which can import neither kerasrl_pg nor TFP, loads it and must give this agent's
-                actions on 64 observations before the folder appears, by rename.
+            verify: Whether another process, which can import neither kerasrl_pg nor TFP, loads it and must give this
+                agent's actions on 64 observations before the folder appears, by rename.
 
         Returns:
             The path.

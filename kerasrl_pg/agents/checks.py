@@ -7,7 +7,8 @@ Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 def check_number(name, value, low, high=float("inf"), exclusive=False, optional=False):
-    """Refuses `value` unless it is a number in [low, high] ((low, high] where exclusive), a schedule, or None where optional.
+    """Refuses `value` unless it is a number in [low, high] ((low, high] where exclusive), a schedule, or None where
+    optional.
 
     >>> check_number("gamma", 1.5, 0.0, 1.0)
     Traceback (most recent call last):

@@ -8,11 +8,12 @@ from kerasrl_pg import ops
 def for_each_minibatch(update, batch, names, seed, update_epochs, minibatch_size, keep_going=None):
     """Calls `update(minibatch)` for each minibatch of each pass, and averages its logs.
 
-    One `tf.while_loop` runs all of it, because a call from Python for each minibatch costs ten times the update of a small network.
+    One `tf.while_loop` runs all of it, because a call from Python for each minibatch costs ten times the update of a
+    small network.
 
     Args:
-        update: Function from a minibatch (the nest of `batch` with `minibatch_size` rows) to a dictionary of scalars; it applies
-            the gradient itself.
+        update: Function from a minibatch (the nest of `batch` with `minibatch_size` rows) to a dictionary of scalars;
+            it applies the gradient itself.
         batch: Nest of tensors [B, ...].
         names: Keys of the dictionary `update` returns.
         seed: int32[2], of the shuffling; each pass has its own permutation.

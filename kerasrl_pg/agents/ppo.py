@@ -31,7 +31,8 @@ class PPO(Agent):
 
     1. run π_old for T steps in N environments;
     2. estimate advantages with the critic;
-    3. for K passes, in minibatches of M: ascend min(c_t A_t, clip(c_t, 1-ε, 1+ε) A_t) - c_V (V - R)²/2 + c_H H, c_t = π/π_old.
+    3. for K passes, in minibatches of M: ascend the mean of min(c_t A_t, clip(c_t, 1-ε, 1+ε) A_t) - c_V (V - R)²/2 +
+       c_H H, where c_t = π(a_t|s_t) / π_old(a_t|s_t).
 
     The code-level optimisations of Engstrom et al. 2020 (arXiv 2005.12729, A.1; lecture notes 3.7) are switches:
 
@@ -53,20 +54,21 @@ class PPO(Agent):
         clip_ratio: ε > 0. 0.2, table 3 there.
         update_epochs: K, passes over the rollout, at least 1. 10, table 3 there.
         minibatch_size: M; T x N must be a multiple. 64, table 3 there.
-        value_coef: c_V >= 0. 0.5 of half the squared error, as in OpenAI Baselines; Stable-Baselines3's 0.5 of the whole squared
-            error is 1.0 here.
+        value_coef: c_V >= 0. 0.5 of half the squared error, as in OpenAI Baselines; Stable-Baselines3's 0.5 of the
+            whole squared error is 1.0 here.
         entropy_coef: c_H >= 0. 0: table 3 there.
-        value_clip: None, or ε_V > 0: the critic's prediction may gain nothing by moving further than this from its old value.
-            None: ours, because it depends on the scale of the rewards and Andrychowicz et al. 2021 found no gain.
+        value_clip: None, or ε_V > 0: the critic's prediction may gain nothing by moving further than this from its old
+            value. None: ours, because it depends on the scale of the rewards and Andrychowicz et al. 2021 found no
+            gain.
         normalize_advantages: "minibatch", "batch", or False. "minibatch", as OpenAI Baselines does.
-        target_kl: None, or a bound > 0 on the approximate KL divergence (nats): the passes end after the minibatch where the estimate
-            exceeds 1.5 times it (Spinning Up's rule, there by pass).
+        target_kl: None, or a bound > 0 on the approximate KL divergence (nats): the passes end after the minibatch
+            where the estimate exceeds 1.5 times it (Spinning Up's rule, there by pass).
 
     `clip_ratio`, `value_coef` and `entropy_coef` may be Keras schedules of the iteration.
 
-    Logs, means over the iteration's minibatches: `loss`, `policy_loss`, `critic_loss` (half squared error, or cross-entropy), `entropy`
-    (nats), `kl` (the estimator (r - 1) - log r of KL(π_old, π), nats), `clip_fraction`, `explained_variance` (of the critic before the
-    update), `updates` (optimizer steps taken).
+    Logs, means over the iteration's minibatches: `loss`, `policy_loss`, `critic_loss` (half squared error, or
+    cross-entropy), `entropy` (nats), `kl` (the estimator (r - 1) - log r of KL(π_old, π), nats), `clip_fraction`,
+    `explained_variance` (of the critic before the update), `updates` (optimizer steps taken).
 
     Raises:
         ValueError: If a setting is out of range, or `minibatch_size` does not divide T x N (when `fit` knows N).
@@ -129,8 +131,9 @@ class PPO(Agent):
     def check_rollout(self, horizon, num_envs):
         if (horizon * num_envs) % self.minibatch_size:
             raise ValueError(
-                f"`minibatch_size` must divide the rollout, horizon x num_envs = {horizon} x {num_envs} = {horizon * num_envs}. "
-                f"Received: minibatch_size={self.minibatch_size}. Choose a divisor of {horizon * num_envs}."
+                f"`minibatch_size` must divide the rollout, horizon x num_envs = {horizon} x {num_envs} = "
+                f"{horizon * num_envs}. Received: minibatch_size={self.minibatch_size}. "
+                f"Choose a divisor of {horizon * num_envs}."
             )
 
     def train_step(self, rollout):
@@ -163,7 +166,11 @@ class PPO(Agent):
             policy_loss = -ops.masked_mean(ops.clipped_objective(ratio, advantages, clip_ratio), batch.valid)
             critic_loss = ops.masked_mean(self.critic_loss(value_distribution, batch), batch.valid)
             entropy = ops.masked_mean(distribution.entropy(), batch.valid)
-            loss = policy_loss + self.scheduled(self.value_coef) * critic_loss - self.scheduled(self.entropy_coef) * entropy
+            loss = (
+                policy_loss
+                + self.scheduled(self.value_coef) * critic_loss
+                - self.scheduled(self.entropy_coef) * entropy
+            )
         self.apply_gradients(tape, loss)
         return {
             "loss": loss,

@@ -20,24 +20,26 @@ class REINFORCE(Agent):
     2. ∇J(θ) = 1/m Σ_i Σ_t ∇ log π(a_t^i | s_t^i) (R_t^i - b(s_t^i)), m trajectories;
     3. θ ← θ + α ∇J(θ).
 
-    R is the whole return R^γ(τ^i) or the reward-to-go, by `estimator`. The notes print R^γ(τ_{1:t}), the rewards *before* the action; the
-    whole return of 3.1, or the reward-to-go of the chapter's equation (4.3), is meant.
+    R is the whole return R^γ(τ^i) or the reward-to-go, by `estimator`. The notes print R^γ(τ_{1:t}), the rewards
+    *before* the action; the whole return of 3.1, or the reward-to-go of the chapter's equation (4.3), is meant.
 
     Args:
-        policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`. A critic is built and
-            needed only for `baselines.ValueFunction`.
-        horizon: Rows of a rollout, the most steps that an environment's episodes may take together; None for `episodes` times the
-            environment's own time limit. An episode cut off by it counts as truncated.
-        estimator: None for `estimators.RewardToGo()`; `WholeReturn()`, or any other where there is a critic. Without a critic a
-            truncated episode's return ends with its last reward.
+        policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`. A
+            critic is built and needed only for `baselines.ValueFunction`.
+        horizon: Rows of a rollout, the most steps that an environment's episodes may take together; None for
+            `episodes` times the environment's own time limit. An episode cut off by it counts as truncated.
+        estimator: None for `estimators.RewardToGo()`; `WholeReturn()`, or any other where there is a critic. Without a
+            critic a truncated episode's return ends with its last reward.
         baseline: None, or one of `kerasrl_pg.baselines`.
         episodes: Episodes of each environment in an iteration, at least 1. 1, as in the notes' first form.
-        discounted_gradient: Weigh step t of an episode by γ^t. The gradient of J has this weight (the chapter, 4.3, prints λ^t where
-            γ^t is meant); False, because nearly everyone drops it (Nota and Thomas 2020, arXiv 1906.07073).
+        discounted_gradient: Weigh step t of an episode by γ^t. The gradient of J has this weight (the chapter, 4.3,
+            prints λ^t where γ^t is meant); False, because nearly everyone drops it (Nota and Thomas 2020, arXiv
+            1906.07073).
         normalize_advantages: Whether advantages are standardised over the rollout. False: not in the notes.
         entropy_coef: c_H >= 0, weight of the mean entropy per trajectory step (notes 3.5). 0.
 
-    Logs: `loss`, `policy_loss` (per trajectory), `entropy` (nats), `episodes` (whole trajectories), and with a critic `critic_loss`
+    Logs: `loss`, `policy_loss` (per trajectory), `entropy` (nats), `episodes` (whole trajectories), and with a critic
+        `critic_loss`
     (mean over the regression's steps) and `explained_variance` (before them).
 
     Raises:
@@ -93,7 +95,8 @@ class REINFORCE(Agent):
         if limit is None:
             raise ValueError(
                 "`horizon` must be given for an environment without a time limit. Received: horizon=None. "
-                "Give the most steps that an iteration's episodes may take, or wrap the environment in gymnasium.wrappers.TimeLimit."
+                "Give the most steps that an iteration's episodes may take, or wrap the environment in "
+                "gymnasium.wrappers.TimeLimit."
             )
         return self.episodes * limit
 

@@ -17,8 +17,8 @@ def compiled_update(agent, jit_compile):
         jit_compile: Whether XLA compiles it; ignored where the agent runs eagerly.
 
     Returns:
-        `(update, names)`: `update(rollout, steps_taken)` gives the logs as one vector, because each hand-over of a scalar to
-        Python costs as much as a small network; `names` is filled with their names when it is first called.
+        `(update, names)`: `update(rollout, steps_taken)` gives the logs as one vector, because each hand-over of a
+        scalar to Python costs as much as a small network; `names` is filled with their names when it is first called.
     """
     names = []
 

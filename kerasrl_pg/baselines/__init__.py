@@ -59,11 +59,12 @@ class TimeDependent(Baseline):
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
 class ValueFunction(Baseline):
-    """V_ψ(s_t), the agent's critic, fitted to the Monte Carlo returns (lecture notes 3.3: min_ψ E ‖R(τ_{t:T}) - V_ψ(s_t)‖²).
+    """V_ψ(s_t), the agent's critic, fitted to the Monte Carlo returns (lecture notes 3.3: min_ψ E ‖R(τ_{t:T}) -
+    V_ψ(s_t)‖²).
 
     Args:
-        update_epochs: Gradient steps of the regression on each rollout, at least 1. 10: ours, because one step after each rollout
-            leaves the critic behind the policy.
+        update_epochs: Gradient steps of the regression on each rollout, at least 1. 10: ours, because one step after
+            each rollout leaves the critic behind the policy.
 
     Raises:
         ValueError: If `update_epochs` is below 1.
@@ -73,11 +74,14 @@ class ValueFunction(Baseline):
 
     def __init__(self, update_epochs=10):
         if not isinstance(update_epochs, int) or update_epochs < 1:
-            raise ValueError(f"`update_epochs` must be a whole number of at least 1. Received: update_epochs={update_epochs!r}.")
+            raise ValueError(
+                f"`update_epochs` must be a whole number of at least 1. Received: update_epochs={update_epochs!r}."
+            )
         self.update_epochs = update_epochs
 
     def __call__(self, returns, ends, valid):
-        # The estimator has subtracted the critic's values already, and bootstrapped with them where episodes were truncated.
+        # The estimator has subtracted the critic's values already, and bootstrapped with them where episodes were
+        # truncated.
         return tf.zeros_like(returns)
 
     def get_config(self):

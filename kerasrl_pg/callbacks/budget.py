@@ -8,7 +8,8 @@ import numpy as np
 
 
 class Plan(NamedTuple):
-    """What `fit` tells Keras: the epochs, how many iterations an epoch has at most (None: unknown), and the callbacks."""
+    """What `fit` tells Keras: the epochs, how many iterations an epoch has at most (None: unknown), and the
+    callbacks."""
 
     epochs: int
     steps_per_epoch: int
@@ -60,7 +61,8 @@ def budget_callbacks(rollout_steps, total_steps, epochs, steps_per_epoch, initia
     budget = Budget(total_steps, epochs, rollout_steps)
     callbacks = [budget]
     if anneal:
-        # In steps, because where rollouts are shorter than `rollout_steps` nobody knows how many the budget is enough for.
+        # In steps, because where rollouts are shorter than `rollout_steps` nobody knows how many the budget is enough
+        # for.
         whole = total_steps if whole_episodes else iterations * rollout_steps
         callbacks.append(LearningRateAnnealing(whole, budget.share(initial_epoch), in_steps=True))
     return Plan(epochs, None if whole_episodes else math.ceil(iterations / epochs), callbacks)

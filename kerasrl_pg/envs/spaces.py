@@ -11,9 +11,9 @@ import tensorflow as tf
 class ObservationSpec:
     """How observations of a space are handed to networks, stored and served.
 
-    A space with one leaf gives one tensor. `Dict` and `Tuple` spaces, nested to any depth, give one flat dictionary whose
-    names join the path by `_` (the places of a `Tuple` are called `item0`, `item1`, ...), because Keras inputs and served
-    signatures are flat dictionaries of names. Letters that such a name cannot have become `_`.
+    A space with one leaf gives one tensor. `Dict` and `Tuple` spaces, nested to any depth, give one flat dictionary
+    whose names join the path by `_` (the places of a `Tuple` are called `item0`, `item1`, ...), because Keras inputs
+    and served signatures are flat dictionaries of names. Letters that such a name cannot have become `_`.
 
     | leaf space | tensor per observation |
     | --- | --- |
@@ -42,10 +42,7 @@ class ObservationSpec:
         self._paths = {}
         self._collect(space, ())
         self.single = not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple))
-        specs = {
-            name: tf.TensorSpec(leaf.shape, _leaf_dtype(leaf), name=name)
-            for name, leaf in self.leaves.items()
-        }
+        specs = {name: tf.TensorSpec(leaf.shape, _leaf_dtype(leaf), name=name) for name, leaf in self.leaves.items()}
         self.specs = specs["observation"] if self.single else specs
 
     def _collect(self, space, path):
@@ -94,8 +91,7 @@ class ObservationSpec:
         if self.single:
             return function(self.specs, *structures)
         return {
-            name: function(spec, *(structure[name] for structure in structures))
-            for name, spec in self.specs.items()
+            name: function(spec, *(structure[name] for structure in structures)) for name, spec in self.specs.items()
         }
 
     def is_batch(self, observations):
@@ -111,10 +107,7 @@ class ObservationSpec:
             return False
         if array.shape[1:] == shape and array.ndim == len(shape) + 1:
             return True
-        raise ValueError(
-            f"`{name}` must have shape {shape}, or a batch of it. "
-            f"Received: {name}.shape={array.shape}."
-        )
+        raise ValueError(f"`{name}` must have shape {shape}, or a batch of it. Received: {name}.shape={array.shape}.")
 
 
 def _leaf_name(path):
@@ -220,7 +213,8 @@ def check_same_space(argument, expected, received, bounds=False):
         argument: What the caller passed, for the sentence (`"env"`, `"validation_env"`).
         expected: The space the agent was built with.
         received: The environment's space.
-        bounds: Whether the bounds of a `Box` must be the same too, as those of actions must: the head sends within them.
+        bounds: Whether the bounds of a `Box` must be the same too, as those of actions must: the head sends within
+            them.
 
     Raises:
         ValueError: If kind, shape or number of choices differ, or one holds images where the other holds numbers.

@@ -12,8 +12,8 @@ def make_vector_env(env, num_envs=None, argument="env"):
     """A gymnasium vector environment from an id, a callable, an `Env` or a `VectorEnv`.
 
     Args:
-        env: A gymnasium id (`"CartPole-v1"`), a callable without arguments that returns an `Env` or a `VectorEnv`, one `Env`,
-            or a `VectorEnv` (gymnasium's, EnvPool's, ...).
+        env: A gymnasium id (`"CartPole-v1"`), a callable without arguments that returns an `Env` or a `VectorEnv`, one
+            `Env`, or a `VectorEnv` (gymnasium's, EnvPool's, ...).
         num_envs: How many copies to run, at least 1; 1 where it is None. A vector environment brings its own number.
         argument: The caller's name for `env`, for error sentences.
 
@@ -102,9 +102,9 @@ class Stepper:
     gymnasium's three modes and EnvPool's differ in what `step` returns at and after an episode's end:
 
     - DISABLED: the final observation; here the ended environments are then reset by mask.
-    - NEXT_STEP: the final observation; the next `step` ignores the action and returns the reset observation with reward 0. That
-      row is no transition, so `valid` is False there. gymnasium's own Sync and Async vectors accept a masked reset in this
-      mode too, so they are treated as DISABLED and no step is lost.
+    - NEXT_STEP: the final observation; the next `step` ignores the action and returns the reset observation with
+      reward 0. That row is no transition, so `valid` is False there. gymnasium's own Sync and Async vectors accept a
+      masked reset in this mode too, so they are treated as DISABLED and no step is lost.
     - SAME_STEP: the reset observation; the final one is in `info["final_obs"]`.
 
     Args:
@@ -156,8 +156,8 @@ class Stepper:
             raw, rewards, terminated, truncated, info = self.env.step(actions)
         except Exception as error:
             raise RuntimeError(
-                f"Environment {_culprit(error)} raised {type(error).__name__} in step {self._steps} since the last reset: "
-                f"{error}. The agent keeps the weights of its last finished update."
+                f"Environment {_culprit(error)} raised {type(error).__name__} in step {self._steps} since the last "
+                f"reset: {error}. The agent keeps the weights of its last finished update."
             ) from error
         self._steps += 1
         rewards = np.asarray(rewards)
@@ -186,14 +186,14 @@ class Stepper:
     def _fill_in_final(self, next_observations, info, ended):
         if "final_obs" not in info:
             raise ValueError(
-                "A SAME_STEP vector environment must give the last observation of an ended episode in info['final_obs']. "
+                "A SAME_STEP vector environment must give an ended episode's last observation in info['final_obs']. "
                 f"Received: info with {sorted(info)}."
             )
         final = info["final_obs"]
         for index in np.flatnonzero(ended):
             one = _index(final, index)
             flat = self.spec.flatten(one)
-            self.spec.map(lambda _, x, y: x.__setitem__(index, y), next_observations, flat)
+            self.spec.map(lambda _, x, y, index=index: x.__setitem__(index, y), next_observations, flat)
 
 
 def _index(final, index):

@@ -31,8 +31,8 @@ class ActorCritic(NamedTuple):
 def adopt(policy, critic, spec, action_space, needs_critic=True):
     """Checks networks against an environment and finds their heads.
 
-    A policy and a critic that share layers must be one functional model with two outputs, because two separately saved models
-    lose the sharing when they are loaded.
+    A policy and a critic that share layers must be one functional model with two outputs, because two separately saved
+    models lose the sharing when they are loaded.
 
     Args:
         policy: Keras model that ends in a `Head`, or a functional model with outputs "policy" and "value".
@@ -74,7 +74,8 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
     action = _refused_action(head, distribution, action_space)
     if action is not None:
         raise ValueError(
-            f"`policy` must give actions of the environment's space {action_space}. Received: {action!r} from its head {head!r}. "
+            f"`policy` must give actions of the environment's space {action_space}. "
+            f"Received: {action!r} from its head {head!r}. "
             "Take heads.default_head(action_space), or another head made by its from_space(action_space)."
         )
     return ActorCritic(policy, critic, shared, head, critic_head)

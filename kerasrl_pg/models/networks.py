@@ -12,21 +12,22 @@ from kerasrl_pg.models.normalization import RunningNormalization
 class Networks:
     """What networks an agent builds for itself when it first sees an environment.
 
-    Each observation leaf is encoded by its kind: images are put channels-last, divided by 255 and passed through convolutions;
-    `Discrete` and `MultiDiscrete` become one-hot vectors; the rest is flattened. The encodings are concatenated and pass
-    through `hidden_units` dense layers to the head.
+    Each observation leaf is encoded by its kind: images are put channels-last, divided by 255 and passed through
+        convolutions;
+    `Discrete` and `MultiDiscrete` become one-hot vectors; the rest is flattened. The encodings are concatenated and
+    pass through `hidden_units` dense layers to the head.
 
     Args:
         hidden_units: Widths of the dense layers. (64, 64), as in Schulman et al. 2017 (arXiv 1707.06347), section 6.1.
-        activation: Any Keras activation of the dense layers. "tanh", as there; Engstrom et al. 2020 count it among PPO's
-            code-level optimisations.
+        activation: Any Keras activation of the dense layers. "tanh", as there; Engstrom et al. 2020 count it among
+            PPO's code-level optimisations.
         orthogonal: Orthogonal initial weights with gain √2 in the hidden layers, 0.01 in the policy's head and 1 in the
             critic's (Engstrom et al. 2020, A.1; gains of OpenAI Baselines); False for Keras's Glorot initialisation.
-        normalize_observations: Puts a `RunningNormalization` in front of every float `Box` leaf. False, because the running
-            statistics slow the start on small well-scaled problems; MuJoCo wants it.
+        normalize_observations: Puts a `RunningNormalization` in front of every float `Box` leaf. False, because the
+            running statistics slow the start on small well-scaled problems; MuJoCo wants it.
         observation_clip: The normaliser's clip; positive or None.
-        head: The policy's head: a `Head` class, built for the action space, or a `Head` layer of your own settings; None for
-            the head that the action space calls for.
+        head: The policy's head: a `Head` class, built for the action space, or a `Head` layer of your own settings;
+            None for the head that the action space calls for.
         critic_head: A `ValueHead` layer; None for `heads.NormalValue()`.
         shared: One trunk under both heads, as one functional model with two outputs.
 
@@ -63,7 +64,9 @@ class Networks:
             )
         is_head_class = isinstance(head, type) and issubclass(head, heads.Head)
         if head is not None and not is_head_class and not isinstance(head, heads.Head):
-            raise TypeError(f"`head` must be a Head class or a Head layer of kerasrl_pg.heads. Received: head={head!r}.")
+            raise TypeError(
+                f"`head` must be a Head class or a Head layer of kerasrl_pg.heads. Received: head={head!r}."
+            )
         if critic_head is not None and not isinstance(critic_head, heads.ValueHead):
             raise TypeError(f"`critic_head` must be a ValueHead layer. Received: critic_head={critic_head!r}.")
         self.hidden_units = hidden_units
@@ -94,7 +97,9 @@ class Networks:
         value_head = self._critic_head(seeds)
         inputs, features = self._trunk(spec, seeds)
         if self.shared:
-            return keras.Model(inputs, {"policy": head(features), "value": value_head(features)}, name="policy_and_critic"), None
+            return keras.Model(
+                inputs, {"policy": head(features), "value": value_head(features)}, name="policy_and_critic"
+            ), None
         policy = keras.Model(inputs, head(features), name="policy")
         inputs, features = self._trunk(spec, seeds)
         return policy, keras.Model(inputs, value_head(features), name="critic")
@@ -183,8 +188,9 @@ class Networks:
 def cnn(images, initializer, activation="relu"):
     """Convolutional features of images [B, H, W, C], [B, C, H, W] or [B, H, W], uint8.
 
-    Images of 36 pixels and more pass through the three convolutions of Mnih et al. 2015 ("Human-level control through deep
-    reinforcement learning"), smaller ones through the one convolution of Young and Tian 2019 ("MinAtar", arXiv 1903.03176).
+    Images of 36 pixels and more pass through the three convolutions of Mnih et al. 2015 ("Human-level control through
+    deep reinforcement learning"), smaller ones through the one convolution of Young and Tian 2019 ("MinAtar", arXiv
+    1903.03176).
 
     Args:
         images: A Keras tensor. The channel axis is the smaller of the first and the last.

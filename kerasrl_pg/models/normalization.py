@@ -10,14 +10,15 @@ from kerasrl_pg import ops
 class RunningNormalization(keras.layers.Layer):
     """Normalises observations by their running mean and variance, then clips them.
 
-    The statistics are non-trainable weights, so evaluating, saving, cloning and serving a network cannot forget them. Calling
-    the layer never changes them: an agent calls `update` between iterations only, so that the log-probabilities of a rollout
+    The statistics are non-trainable weights, so evaluating, saving, cloning and serving a network cannot forget them.
+    Calling the layer never changes them: an agent calls `update` between iterations only, so that the
+        log-probabilities of a rollout
     stay those of the policy that collected it.
 
     Args:
         key: Which observation this layer normalises: the name of its leaf, or None where observations are one tensor.
-        clip: Normalised values are clipped to [-clip, clip]; positive, or None for no clipping. 10, as in Engstrom et al. 2020
-            ("Implementation matters in deep policy gradients", arXiv 2005.12729), appendix A.1.
+        clip: Normalised values are clipped to [-clip, clip]; positive, or None for no clipping. 10, as in Engstrom et
+            al. 2020 ("Implementation matters in deep policy gradients", arXiv 2005.12729), appendix A.1.
 
     Call arguments:
         inputs: float [B, ...].
@@ -77,8 +78,9 @@ def normalizers(model):
 class RewardScaling(keras.layers.Layer):
     """Divides rewards by the standard deviation of the running discounted return; the mean is not subtracted.
 
-    G_t = r_t + γ G_{t-1}, started anew with each episode; r_t / std(G), then clipped. The statistics are weights of the agent.
-    The carried G of each environment belongs to the environments' state, not to the weights: the agent holds it.
+    G_t = r_t + γ G_{t-1}, started anew with each episode; r_t / std(G), then clipped. The statistics are weights of
+    the agent. The carried G of each environment belongs to the environments' state, not to the weights: the agent
+    holds it.
 
     Args:
         gamma: γ in [0, 1], the agent's own.

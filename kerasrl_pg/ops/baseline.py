@@ -74,8 +74,7 @@ def time_dependent_baseline(returns, steps, valid, horizon):
     """
     if horizon < 1:
         raise ValueError(
-            "`horizon` must be at least 1, the number of step indices to average at. "
-            f"Received: horizon={horizon}."
+            f"`horizon` must be at least 1, the number of step indices to average at. Received: horizon={horizon}."
         )
     check_same_shape(returns=returns, steps=steps, valid=valid)
     returns = tf.convert_to_tensor(returns)

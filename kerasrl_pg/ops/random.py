@@ -24,9 +24,7 @@ def bits(seed, shape):
     array([2434737163, 3623740297, 2904307362], dtype=uint32)
     """
     # Philox by name: the default lets the device choose, and XLA on a CPU chooses a slow one.
-    return tf.random.stateless_uniform(
-        shape, seed=seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
-    )
+    return tf.random.stateless_uniform(shape, seed=seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
 
 
 def uniform(seed, shape):

@@ -175,9 +175,7 @@ def n_step_advantages(rewards, values, next_values, terminated, ends, gamma, n):
     array([1.5, 1.5, 1. ], dtype=float32)
     """
     if n < 1:
-        raise ValueError(
-            f"`n` must be at least 1, the number of rewards before bootstrapping. Received: n={n}."
-        )
+        raise ValueError(f"`n` must be at least 1, the number of rewards before bootstrapping. Received: n={n}.")
     deltas = td_errors(rewards, values, next_values, terminated, gamma)
     check_same_shape(rewards=rewards, ends=ends)
 
@@ -252,9 +250,7 @@ def whole_returns(rewards, next_values, terminated, ends, gamma):
     """
     to_go = rewards_to_go(rewards, next_values, terminated, ends, gamma)
     starts = tf.concat([tf.ones_like(ends[:1]), ends[:-1]], 0)
-    return tf.scan(
-        lambda earlier, row: tf.where(row[1], row[0], earlier), (to_go, starts), to_go[0]
-    )
+    return tf.scan(lambda earlier, row: tf.where(row[1], row[0], earlier), (to_go, starts), to_go[0])
 
 
 def steps_in_episode(ends, initial=None):

@@ -27,11 +27,7 @@ def check_same_shape(**tensors):
 Received: values.shape=(3, 1), returns.shape=(3,). Reshape one of them, for instance with \
 `tf.squeeze(values, -1)` when a network's last axis of size 1 was left on.
     """
-    shapes = {
-        name: tf.TensorShape(np.shape(tensor))
-        for name, tensor in tensors.items()
-        if tensor is not None
-    }
+    shapes = {name: tf.TensorShape(np.shape(tensor)) for name, tensor in tensors.items() if tensor is not None}
     for first, shape in shapes.items():
         for second, other in shapes.items():
             if not shape.is_compatible_with(other):

@@ -3,7 +3,6 @@
 import re
 import warnings
 
-import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -12,9 +11,9 @@ from absl import logging
 class Actor:
     """A policy as one call from NumPy observations to NumPy actions, for a fixed number of environments.
 
-    Keras layers called one by one take milliseconds in Python; what acts here is a LiteRT program with the policy's weights as
-    inputs, some microseconds a call. Where the policy does not convert, or has convolutions (which LiteRT runs slowly), a
-    compiled TensorFlow function serves instead. Both are checked against the policy itself when made.
+    Keras layers called one by one take milliseconds in Python; what acts here is a LiteRT program with the policy's
+    weights as inputs, some microseconds a call. Where the policy does not convert, or has convolutions (which LiteRT
+    runs slowly), a compiled TensorFlow function serves instead. Both are checked against the policy itself when made.
 
     Args:
         policy: A Keras model whose call gives a distribution.
@@ -110,18 +109,13 @@ class Actor:
         def act(*arguments):
             weights, arrays = arguments[: len(self._weights)], arguments[len(self._weights) :]
             observations, noise = self._unpack(arrays)
-            distribution, _ = self._policy.stateless_call(
-                weights[: self._split], weights[self._split :], observations
-            )
+            distribution, _ = self._policy.stateless_call(weights[: self._split], weights[self._split :], observations)
             return self._act(distribution, noise)
 
         inputs = self._input_specs()
         weights = [tf.TensorSpec(variable.shape, variable.dtype) for variable in self._weights]
         names = [f"argument_{i}" for i in range(len(weights) + len(inputs))]
-        specs = [
-            tf.TensorSpec(s.shape, s.dtype, name=name)
-            for name, s in zip(names, weights + inputs, strict=True)
-        ]
+        specs = [tf.TensorSpec(s.shape, s.dtype, name=name) for name, s in zip(names, weights + inputs, strict=True)]
         verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)  # The converter warns of the only way to keep the weights as inputs.
         try:

@@ -47,7 +47,8 @@ class EpisodeStatistics:
             self._lengths[index] = 0
 
     def means(self):
-        """`episode_return` (raw reward) and `episode_length` (steps), means over the window; nan before the first episode."""
+        """`episode_return` (raw reward) and `episode_length` (steps), means over the window; nan before the first
+        episode."""
         if not self.finished:
             return {"episode_return": float("nan"), "episode_length": float("nan")}
         returns, lengths = np.mean(self.finished, axis=0)
@@ -92,7 +93,8 @@ class Collector:
             A `Rollout` of NumPy arrays.
 
         Raises:
-            ValueError: If an observation, a reward or a log-probability is not finite; the sentence says which and where.
+            ValueError: If an observation, a reward or a log-probability is not finite; the sentence says which and
+                where.
             RuntimeError: If the environment raised in `step`.
         """
         horizon, n, spec, head = self._horizon, self._num_envs, self._spec, self._head
@@ -118,7 +120,7 @@ class Collector:
         episodes_left = np.full(n, self._episodes or 0)
         self.steps_taken = 0
         for t in range(horizon):
-            observations = spec.map(lambda _, storage: storage[t], rollout.observations)
+            observations = spec.map(lambda _, storage, t=t: storage[t], rollout.observations)
             spec.map(_store, observations, self._observations)
             actions, log_probs, env_actions = self._actor(
                 observations, noise[t] if lag is None else noise[t - lag, columns]
@@ -129,7 +131,8 @@ class Collector:
             rollout.rewards[t] = step.rewards
             rollout.terminated[t] = step.terminated
             rollout.truncated[t] = step.truncated
-            spec.map(lambda _, storage, x: storage.__setitem__(t, x), rollout.next_observations, step.next_observations)
+            next_observations = spec.map(lambda _, storage, t=t: storage[t], rollout.next_observations)
+            spec.map(_store, next_observations, step.next_observations)
             self._observations = step.observations
             valid = step.valid
             if valid is None:
@@ -157,8 +160,8 @@ def check_finite(rollout, spec):
     """Refuses a rollout in which an environment gave, or the policy computed, NaN or infinity.
 
     Raises:
-        ValueError: Naming the field, the environment and the step of the first such row. In one row an observation comes
-            before the log-probability computed from it.
+        ValueError: Naming the field, the environment and the step of the first such row. In one row an observation
+            comes before the log-probability computed from it.
     """
     remedies = {
         "rewards": "Repair the environment's reward.",

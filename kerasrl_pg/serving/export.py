@@ -15,8 +15,9 @@ import tensorflow as tf
 def export_saved_model(agent, filepath, verify=True):
     """Writes the SavedModel beside its place, verifies it, and renames it; see `Agent.export`.
 
-    The version folder appears by one rename, because TensorFlow Serving loads what it finds, half-copied or not. Beside the
-    model, `assets.extra/signatures.txt` lists for each endpoint the names of its tensors, for clients of TensorFlow's C API.
+    The version folder appears by one rename, because TensorFlow Serving loads what it finds, half-copied or not.
+    Beside the model, `assets.extra/signatures.txt` lists for each endpoint the names of its tensors, for clients of
+    TensorFlow's C API.
     """
     path = Path(filepath)
     if path.exists():

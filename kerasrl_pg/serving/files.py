@@ -21,13 +21,16 @@ def write_beside(filepath, suffix, write, verify, overwrite=True):
     Raises:
         ValueError: If the name does not end in `suffix`, or the file exists and `overwrite` is False.
 
-    Whatever `write` and `verify` raise passes through; the older file is then still there, and the temporary one is removed.
+    Whatever `write` and `verify` raise passes through; the older file is then still there, and the temporary one is
+    removed.
     """
     path = Path(filepath)
     if not path.name.endswith(suffix):
         raise ValueError(f"`filepath` must end in '{suffix}'. Received: filepath={str(filepath)!r}.")
     if path.exists() and not overwrite:
-        raise ValueError(f"`filepath` must not exist with overwrite=False. Received: filepath={str(filepath)!r}, which exists.")
+        raise ValueError(
+            f"`filepath` must not exist with overwrite=False. Received: filepath={str(filepath)!r}, which exists."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
     try:
@@ -44,7 +47,9 @@ def verify_zip(path):
         damaged = archive.testzip()
         missing = {"config.json", "metadata.json", "model.weights.h5"} - set(archive.namelist())
     if damaged or missing:
-        raise OSError(f"The saved agent cannot be read back: damaged={damaged}, missing={sorted(missing)}. Is the disk full?")
+        raise OSError(
+            f"The saved agent cannot be read back: damaged={damaged}, missing={sorted(missing)}. Is the disk full?"
+        )
 
 
 def verify_weights(path):

@@ -1,7 +1,8 @@
 """Loads an exported policy with TensorFlow alone and compares its actions with recorded ones.
 
-Run as a program by `Agent.export`: python -I verify.py FOLDER CHECK.npz, where the file holds `input_NAME` arrays and `expected`.
-Importing kerasrl_pg or TensorFlow Probability is made impossible first, so success shows that a server needs neither.
+Run as a program by `Agent.export`: python -I verify.py FOLDER CHECK.npz, where the file holds `input_NAME` arrays and
+`expected`. Importing kerasrl_pg or TensorFlow Probability is made impossible first, so success shows that a server
+needs neither.
 """
 
 import sys
@@ -20,7 +21,9 @@ def main(folder, check):
     import tensorflow as tf
 
     arrays = np.load(check, allow_pickle=False)
-    inputs = {name.removeprefix("input_"): tf.constant(arrays[name]) for name in arrays.files if name.startswith("input_")}
+    inputs = {
+        name.removeprefix("input_"): tf.constant(arrays[name]) for name in arrays.files if name.startswith("input_")
+    }
     received = tf.saved_model.load(folder).signatures["serving_default"](**inputs)["action"].numpy()
     expected = arrays["expected"]
     if received.shape != expected.shape or received.dtype != expected.dtype:
@@ -29,7 +32,10 @@ def main(folder, check):
     same = received == expected if discrete else np.isclose(received, expected, rtol=1e-4, atol=1e-5)
     # Rounding may turn a near tie between discrete actions, so a rare difference of those is no error.
     if np.mean(same) < (0.98 if discrete else 1.0):
-        sys.exit(f"{np.mean(~same):.1%} of the actions differ, first: expected {expected[~same][0]}, received {received[~same][0]}.")
+        sys.exit(
+            f"{np.mean(~same):.1%} of the actions differ, first: expected {expected[~same][0]}, "
+            f"received {received[~same][0]}."
+        )
 
 
 if __name__ == "__main__":

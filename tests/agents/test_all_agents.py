@@ -121,7 +121,15 @@ def test_logs_are_finite_and_documented(name, walk):
     agent = MAKERS[name]()
     agent.compile(jit_compile=False)
     history = agent.fit(walk, epochs=2, steps_per_epoch=2, num_envs=4, verbose=0).history
-    assert {"loss", "policy_loss", "entropy", "episode_return", "episode_length", "env_steps", "steps_per_second"} <= set(history)
+    assert {
+        "loss",
+        "policy_loss",
+        "entropy",
+        "episode_return",
+        "episode_length",
+        "env_steps",
+        "steps_per_second",
+    } <= set(history)
     assert all(np.isfinite(values).all() and len(values) == 2 for values in history.values())
     for key in set(history) - {"episode_return", "episode_length", "env_steps", "steps_per_second"}:
         assert f"`{key}`" in type(agent).__doc__, f"{key} is logged but not documented"
@@ -140,8 +148,10 @@ def test_value_of_reward_one_for_ever_is_one_over_one_minus_gamma(name, forever)
 
 
 def test_a_new_process_continues_bit_for_bit(tmp_path):
-    """The whole claim once, through another interpreter: save, load there, train on, compare with never having stopped."""
-    agent = pg.PPO(horizon=16, minibatch_size=32, update_epochs=2, seed=1, reward_scaling=True, anneal_learning_rate=True)
+    """The whole claim once, through another interpreter: save, load there, train on, compare."""
+    agent = pg.PPO(
+        horizon=16, minibatch_size=32, update_epochs=2, seed=1, reward_scaling=True, anneal_learning_rate=True
+    )
     agent.compile()
     agent.fit("CartPole-v1", epochs=4, steps_per_epoch=1, num_envs=2, verbose=0, callbacks=[StopAfter(2)])
     agent.save(tmp_path / "agent.keras")

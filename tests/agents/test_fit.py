@@ -56,7 +56,14 @@ def test_the_stock_callbacks_work_unchanged(walk, tmp_path):
         keras.callbacks.ProgbarLogger(),
     ]
     history = agent.fit(
-        walk, epochs=3, steps_per_epoch=2, num_envs=4, callbacks=callbacks, validation_env=walk, validation_episodes=4, verbose=2
+        walk,
+        epochs=3,
+        steps_per_epoch=2,
+        num_envs=4,
+        callbacks=callbacks,
+        validation_env=walk,
+        validation_episodes=4,
+        verbose=2,
     )
     assert isinstance(history, keras.callbacks.History)
     assert [epoch for epoch, _ in seen] == [0, 1, 2]
@@ -154,7 +161,7 @@ def test_progress_shows_return_steps_and_speed(walk, capsys):
     assert "explained_variance" not in shown
 
 
-# The user's own networks ------------------------------------------------------------------------------------------------
+# The user's own networks
 
 
 def functional(*outputs):
@@ -235,7 +242,7 @@ def test_predict_act_and_evaluate_agree():
     assert space.contains(sampled[0]) and not np.allclose(sampled, batch)
 
 
-# Wrong input ------------------------------------------------------------------------------------------------------------
+# Wrong input
 
 
 @pytest.mark.parametrize(
@@ -289,7 +296,10 @@ def test_wrong_kinds_are_refused(make):
     [
         ({}, "`total_steps`, or `epochs` and `steps_per_epoch` together"),
         ({"epochs": 3}, "`total_steps`, or `epochs` and `steps_per_epoch` together"),
-        ({"total_steps": 31}, r"`total_steps` must be at least one rollout, horizon x num_envs = 32. Received: total_steps=31"),
+        (
+            {"total_steps": 31},
+            r"`total_steps` must be at least one rollout, horizon x num_envs = 32. Received: total_steps=31",
+        ),
         ({"total_steps": 64, "steps_per_epoch": 2}, "`steps_per_epoch` must be left out with `total_steps`"),
         ({"total_steps": -5}, "`total_steps` must be a whole number"),
         ({"total_steps": 64, "num_envs": 0}, "`num_envs` must be a whole number"),

@@ -33,7 +33,9 @@ def test_ratio_is_exactly_one_while_the_weights_are_the_old_ones(head, mode, ban
     if head != "gaussian" and mode != {"jit_compile": True}:
         pytest.skip("the other compilers are tried with one head")
     kind, space = HEADS[head]
-    networks = pg.Networks((32, 32), normalize_observations=True, head=kind if isinstance(kind, type) or kind is None else kind())
+    networks = pg.Networks(
+        (32, 32), normalize_observations=True, head=kind if isinstance(kind, type) or kind is None else kind()
+    )
     agent = ppo(networks=networks)
     agent.compile(keras.optimizers.SGD(0.0), **mode)
     history = agent.fit(bandit(space), epochs=1, steps_per_epoch=2, num_envs=4, verbose=0).history
@@ -61,7 +63,13 @@ def test_recorded_log_probs_are_those_of_the_policy(walk):
 
 def test_gradient_at_ratio_one_is_a2cs(walk):
     """One pass over one minibatch, advantages as they are: PPO's step is A2C's."""
-    shared = {"horizon": 8, "networks": pg.Networks((8,)), "seed": 1, "entropy_coef": 0.01, "estimator": pg.estimators.GAE(0.9)}
+    shared = {
+        "horizon": 8,
+        "networks": pg.Networks((8,)),
+        "seed": 1,
+        "entropy_coef": 0.01,
+        "estimator": pg.estimators.GAE(0.9),
+    }
     agents = pg.A2C(**shared), pg.PPO(minibatch_size=32, update_epochs=1, normalize_advantages=False, **shared)
     for agent in agents:
         agent.compile(keras.optimizers.SGD(0.1), jit_compile=False)
@@ -96,7 +104,9 @@ def test_value_clipping_holds_the_critic_back(walk):
 
 def test_learning_rate_anneals_to_zero_and_survives_saving(walk, tmp_path):
     rates = []
-    watch = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: rates.append(float(agent.optimizer.learning_rate)))
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: rates.append(float(agent.optimizer.learning_rate))
+    )
     agent = ppo(anneal_learning_rate=True)
     agent.compile(keras.optimizers.Adam(0.1), jit_compile=False)
     agent.fit(walk, total_steps=256, epochs=2, num_envs=4, callbacks=[watch], verbose=0)
@@ -124,7 +134,9 @@ def test_a_coefficient_may_be_a_schedule_and_is_saved(walk, tmp_path):
     assert first > 0.5 > later  # A range of width 0, then one of 0.5, and no new trace.
     assert agent.update_function.experimental_get_tracing_count() == 1
     agent.save(tmp_path / "agent.keras")
-    assert keras.models.load_model(tmp_path / "agent.keras").get_config()["clip_ratio"] == agent.get_config()["clip_ratio"]
+    assert (
+        keras.models.load_model(tmp_path / "agent.keras").get_config()["clip_ratio"] == agent.get_config()["clip_ratio"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["batch", False])
@@ -151,7 +163,9 @@ def test_reward_scaling_and_clipping_leave_the_reported_returns_raw(bandit):
 
 
 def test_histogram_critic_trains(walk):
-    agent = ppo(networks=pg.Networks((8,), critic_head=pg.heads.HistogramValue(-0.5, 1.5, num_bins=21)), update_epochs=10)
+    agent = ppo(
+        networks=pg.Networks((8,), critic_head=pg.heads.HistogramValue(-0.5, 1.5, num_bins=21)), update_epochs=10
+    )
     agent.compile(keras.optimizers.Adam(0.02), jit_compile=False)
     history = agent.fit(walk, epochs=2, steps_per_epoch=4, num_envs=4, verbose=0).history
     assert history["critic_loss"][1] < history["critic_loss"][0]

@@ -119,7 +119,9 @@ def test_rollouts_are_whole_episodes_and_padding_does_not_count(walk):
 
 
 def test_value_baseline_learns_the_returns(walk):
-    agent = pg.REINFORCE(baseline=pg.baselines.ValueFunction(20), networks=pg.Networks((16,)), episodes=16, gamma=1.0, seed=0)
+    agent = pg.REINFORCE(
+        baseline=pg.baselines.ValueFunction(20), networks=pg.Networks((16,)), episodes=16, gamma=1.0, seed=0
+    )
     # A falling rate averages over the rollouts, whose own means scatter by 0.05.
     rate = keras.optimizers.schedules.PolynomialDecay(0.03, 600, 1e-4)
     agent.compile(keras.optimizers.SGD(0.0), critic_optimizer=keras.optimizers.Adam(rate), jit_compile=False)

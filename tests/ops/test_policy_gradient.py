@@ -134,16 +134,12 @@ def exact_gradient():
     with tf.GradientTape() as tape:
         tape.watch(LOGITS)
         probabilities = tf.exp(tf.reduce_sum(log_probs_of_trajectories(LOGITS), 0))
-        discounted = tf.reduce_sum(
-            REWARDS * np.float32(GAMMA) ** np.arange(HORIZON, dtype=np.float32)[:, None], 0
-        )
+        discounted = tf.reduce_sum(REWARDS * np.float32(GAMMA) ** np.arange(HORIZON, dtype=np.float32)[:, None], 0)
         objective = tf.reduce_sum(probabilities * discounted)
     return tape.gradient(objective, LOGITS).numpy()
 
 
-@pytest.mark.parametrize(
-    ("credit", "discounted"), [("whole", False), ("to_go", True), ("to_go_baseline", True)]
-)
+@pytest.mark.parametrize(("credit", "discounted"), [("whole", False), ("to_go", True), ("to_go_baseline", True)])
 def test_expected_gradient_is_exact(exact_gradient, credit, discounted):
     ends = np.zeros(TRAJECTORIES.shape, bool)
     ends[-1] = True
