@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/throughput.py --case ppo-cartpole --repeats 5
 
 Each run is a process of its own; sides alternate, so that what else the machine does falls on
-all of them. Peers are first tried once in each of their settings, and measured in the fastest;
-ours is measured as it comes. The clock starts when the `warmup` iterations of the case are over,
-on every side, so imports, tracing and compilation are off it; it stops when training returns.
-Writes `results/throughput.md` and `.json`, keeping the other cases that are there.
+all of them. Each side is first tried once in each of its settings, and measured in the fastest.
+The clock starts when the `warmup` iterations of the case are over, on every side, so imports,
+tracing and compilation are off it; it stops when training returns. Writes
+`results/throughput.md` and `.json`, keeping the other cases that are there.
 """
 
 import argparse
@@ -25,9 +25,10 @@ from cases import CASES
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 NAMES = {"ours": "kerasrl_pg", "sb3": "Stable-Baselines3", "sbx": "SBX"}
-# What a peer's user can turn: (arguments, environment variables). 0 threads: torch's default.
+# What a user can turn: (arguments, environment variables). 0 threads: torch's default.
 XLA_SERIAL = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 SETTINGS = {
+    "ours": {"1 TensorFlow thread": ([], {"TF_NUM_INTRAOP_THREADS": "1"}), "default threads": ([], {})},
     "sb3": {"1 torch thread": (["1"], {}), "default threads": (["0"], {})},
     "sbx": {
         "1 torch thread": (["1"], {}),
@@ -51,12 +52,10 @@ def run(side, case, peers_python, setting=((), ())):
 
 
 def measure(case, sides, repeats, peers_python, show):
-    """Tries the peers' settings, then alternates the sides; returns what the table needs."""
+    """Tries the settings, then alternates the sides; returns what the table needs."""
     host = machine()
-    trials, settings = {}, {"ours": ((), ())}
+    trials, settings = {}, {}
     for side in sides:
-        if side == "ours":
-            continue
         trials[side] = {}
         for name, setting in SETTINGS[side].items():
             trials[side][name] = run(side, {**case, "seed": 0}, peers_python, setting)

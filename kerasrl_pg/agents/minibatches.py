@@ -25,13 +25,13 @@ def for_each_minibatch(update, batch, names, seed, update_epochs, minibatch_size
         Means of the logs over the minibatches done, and `updates`, their number.
     """
     size = tf.nest.flatten(batch)[0].shape[0]
-    rows = ops.random.permutations(seed, update_epochs, size)
-    rows = tf.reshape(rows, [-1, minibatch_size])
     count = update_epochs * (size // minibatch_size)
+    whole = minibatch_size == size  # Then the order of its rows is nothing to a mean, and sorting is saved.
+    rows = None if whole else tf.reshape(ops.random.permutations(seed, update_epochs, size), [-1, minibatch_size])
 
     def body(index, going, sums):
-        chosen = rows[index]
-        logs = update(tf.nest.map_structure(lambda x: tf.gather(x, chosen), batch))
+        minibatch = batch if whole else tf.nest.map_structure(lambda x: tf.gather(x, rows[index]), batch)
+        logs = update(minibatch)
         sums = {name: sums[name] + tf.cast(logs[name], tf.float32) for name in names}
         going = tf.constant(True) if keep_going is None else keep_going(logs)
         return index + 1, going, sums

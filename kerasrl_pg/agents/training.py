@@ -61,7 +61,8 @@ class Training:
         def draw():
             return head.noise(agent.next_seed(), (horizon, n))
 
-        draw = draw if agent.run_eagerly else tf.function(draw, autograph=False)
+        # Concrete functions, here and in `iterate`, because choosing one by its arguments costs as much as a small update.
+        draw = draw if agent.run_eagerly else tf.function(draw, autograph=False).get_concrete_function()
         if seed is None:
             seed = int(tf.bitwise.right_shift(ops.random.bits(agent.next_seed(), ()), 1))
         self._agent = agent
@@ -75,6 +76,7 @@ class Training:
             agent.episodes_per_env,
             seed,
         )
+        self._update = None
         self.steps_taken = 0
         self.start_epoch()
 
@@ -86,9 +88,12 @@ class Training:
     def iterate(self, update, names):
         """Collects a rollout, updates the agent, and returns the logs so far in this epoch."""
         collector = self._collector
-        rollout = tf.nest.map_structure(tf.convert_to_tensor, collector.collect())
+        rollout = tf.nest.map_structure(tf.constant, collector.collect())
         self.steps_taken = collector.steps_taken
-        values = update(rollout, tf.constant(self.steps_taken, tf.int64)).numpy().tolist()
+        arguments = rollout, tf.constant(self.steps_taken, tf.int64)
+        if self._update is None:
+            self._update = update if self._agent.run_eagerly else update.get_concrete_function(*arguments)
+        values = self._update(*arguments).numpy().tolist()
         self._count += 1
         self._epoch_steps += self.steps_taken
         logs = {}

@@ -135,7 +135,7 @@ class Actor:
         self._input_indices = [by_name[name] for name in names[len(weights) :]]
         # LiteRT lists outputs in an order of its own; the number at the end of a name is their place in the function.
         outputs = interpreter.get_output_details()
-        outputs.sort(key=lambda detail: int(re.findall(r"\d+", detail["name"])[-1]))
+        outputs.sort(key=lambda detail: int((re.findall(r"\d+", detail["name"]) or ["0"])[-1]))
         self._output_indices = [detail["index"] for detail in outputs]
         self._interpreter = interpreter
         return interpreter if self._agrees(function) else None

@@ -8,6 +8,7 @@ from kerasrl_pg import heads
 from kerasrl_pg.envs import ObservationSpec
 from kerasrl_pg.models import Networks, RunningNormalization
 from kerasrl_pg.rollouts import Actor
+from kerasrl_pg.rollouts import actor as actor_module
 from kerasrl_pg.rollouts.actor import has_convolutions
 
 S = gym.spaces
@@ -144,6 +145,26 @@ def test_what_does_not_convert_runs_in_tensorflow():
     assert not has_convolutions(policy)
     actor = Actor(policy, head, ObservationSpec(S.Box(-1, 1, (3,))), N)
     assert actor.kind == "function"
+    assert_acts_as(policy, head, actor, observations(), head.noise([0, 0], (N,)).numpy())
+
+
+def test_the_order_of_the_programs_outputs_does_not_matter(monkeypatch):
+    class Reversed:
+        def __init__(self, interpreter):
+            self._interpreter = interpreter
+
+        def __getattr__(self, name):
+            return getattr(self._interpreter, name)
+
+        def get_output_details(self):
+            return self._interpreter.get_output_details()[::-1]
+
+    real = actor_module._interpreter
+    monkeypatch.setattr(actor_module, "_interpreter", lambda content: Reversed(real(content)))
+    head = HEADS["categorical"]
+    policy = small_policy(head)
+    actor = Actor(policy, head, ObservationSpec(S.Box(-1, 1, (3,))), N)
+    assert actor.kind == "litert"
     assert_acts_as(policy, head, actor, observations(), head.noise([0, 0], (N,)).numpy())
 
 
