@@ -2,10 +2,12 @@ import shutil
 import subprocess
 from importlib import resources
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import kerasrl_pg as pg
 from kerasrl_pg.serving import describe_signatures
 
 GCC = shutil.which("gcc")
@@ -93,6 +95,21 @@ def test_gives_the_saved_models_actions(act, tmp_path, case):
     np.testing.assert_allclose(whole, expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(by_64, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(single, expected[:100], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", [pg.heads.Gaussian, pg.heads.TanhGaussian, pg.heads.Beta])
+def test_gives_a_trained_agents_actions(act, tmp_path, head):
+    """Normaliser and action bounds included: Pendulum's torques lie in [-2, 2]."""
+    networks = pg.Networks((16,), normalize_observations=True, head=head)
+    agent = pg.PPO(networks=networks, horizon=32, minibatch_size=32, update_epochs=2, seed=0)
+    agent.compile(keras.optimizers.Adam(0.1), jit_compile=False)
+    agent.fit("Pendulum-v1", epochs=1, steps_per_epoch=4, num_envs=2, verbose=0)
+    model = agent.export(tmp_path / "1", verify=False)
+    observations = np.random.default_rng(1).normal(size=(1000, 3), scale=[1.0, 1.0, 8.0]).astype("float32")
+    expected = agent.act(observations)
+    assert np.ptp(expected) > 0.1 and np.abs(expected).max() <= 2.0
+    received = numbers(run(act, model, "-", 100, stdin=observations.tobytes()))
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_answers_each_observation_as_it_arrives(act, tmp_path):
