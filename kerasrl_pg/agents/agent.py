@@ -154,7 +154,7 @@ class Agent(keras.Model):
         runtime = self._runtime
         if runtime.spec is not None:
             check_same_space(argument, runtime.observation_space, observation_space)
-            check_same_space(argument, runtime.action_space, action_space)
+            check_same_space(argument, runtime.action_space, action_space, bounds=True)
             return
         spec = ObservationSpec(observation_space)
         policy, critic = self.policy, self.critic
@@ -374,7 +374,7 @@ class Agent(keras.Model):
         >>> agent.compile()
         >>> history = agent.fit("CartPole-v1", total_steps=64, epochs=2, verbose=0)
         >>> history.history["env_steps"]
-        [32, 64]
+        [32.0, 64.0]
         """
         self._assert_compile_called("fit")
         runtime = self._runtime

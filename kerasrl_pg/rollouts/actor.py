@@ -163,6 +163,7 @@ class Actor:
 def has_convolutions(model):
     """Whether a Keras model has convolution layers.
 
+    >>> import keras
     >>> has_convolutions(keras.Sequential([keras.layers.Dense(2)]))
     False
     """
