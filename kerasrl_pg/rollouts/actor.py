@@ -33,6 +33,7 @@ class Actor:
         self._num_envs = num_envs
         self._deterministic = deterministic
         self._weights = list(policy.trainable_variables) + list(policy.non_trainable_variables)
+        self._handles = [(variable.value.handle, variable.value.dtype) for variable in self._weights]
         self._split = len(policy.trainable_variables)
         self.kind = "function"
         self._interpreter = None
@@ -46,8 +47,10 @@ class Actor:
     def sync(self):
         """Takes over the policy's present weights."""
         if self._interpreter is not None:
-            for index, variable in zip(self._weight_indices, self._weights, strict=True):
-                self._interpreter.set_tensor(index, variable.value.numpy())
+            for index, (handle, dtype) in zip(self._weight_indices, self._handles, strict=True):
+                # A third of the time of `variable.numpy()`, which counts where rollouts are short.
+                value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+                self._interpreter.set_tensor(index, value.numpy())
 
     def __call__(self, observations, noise=None):
         """Acts on N observations.

@@ -127,7 +127,7 @@ def test_value_baseline_learns_the_returns(walk):
     agent.compile(keras.optimizers.SGD(0.0), critic_optimizer=keras.optimizers.Adam(rate), jit_compile=False)
     agent.fit(walk, epochs=1, steps_per_epoch=30, num_envs=8, verbose=0)
     # A random walk with even odds from 1, 2, 3 reaches 4 before 0 with probability 1/4, 1/2, 3/4.
-    np.testing.assert_allclose(agent.critic(np.arange(5)).mean()[1:4], [0.25, 0.5, 0.75], atol=0.06)
+    np.testing.assert_allclose(agent.critic(np.arange(5)).mean()[1:4], [0.25, 0.5, 0.75], atol=0.1)
 
 
 def test_no_time_limit_and_no_horizon_is_refused():
