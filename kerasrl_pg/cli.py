@@ -32,7 +32,9 @@ flags.DEFINE_float(
 )
 flags.DEFINE_string("from", None, "A saved agent (.keras): to evaluate, to export, or to train on.")
 flags.DEFINE_string(
-    "out", None, "train: folder for agent.keras, history.csv and saved_model/1. export: version folder to make."
+    "out",
+    None,
+    "train: folder for agent.keras, history.csv and the next version in saved_model. export: version folder to make.",
 )
 flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 one line an epoch.")
 FLAGS = flags.FLAGS
@@ -46,10 +48,6 @@ def train():
 
     _need("env", "out")
     out = Path(FLAGS.out)
-    if (out / "saved_model" / "1").exists():
-        raise app.UsageError(
-            f"--out must not hold an exported model yet. Received: --out={out}. Choose another folder."
-        )
     preset = pg.presets.find(FLAGS.agent, FLAGS.env) if FLAGS.preset else None
     total_steps, num_envs = FLAGS.total_steps, FLAGS.num_envs
     if preset is not None:
@@ -77,7 +75,8 @@ def train():
     )
     agent.save(out / "agent.keras")
     _say(agent.evaluate(FLAGS.env, episodes=FLAGS.episodes, deterministic=FLAGS.deterministic, seed=FLAGS.seed + 1))
-    folder = agent.export(out / "saved_model" / "1")
+    versions = [int(path.name) for path in (out / "saved_model").glob("*") if path.name.isdigit()]
+    folder = agent.export(out / "saved_model" / str(max(versions, default=0) + 1))
     inputs = ["observation"] if agent.observation_spec.single else list(agent.observation_spec.specs)
     arguments = ", ".join(f"{name}=..." for name in inputs)
     print(f"Saved agent: {out / 'agent.keras'}  (keras.models.load_model, then fit goes on)")
