@@ -58,8 +58,8 @@ class A2C(Agent):
     ):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(1.0), **kwargs)
         check_whole("horizon", horizon)
-        check_number("value_coef", value_coef, 0.0)
-        check_number("entropy_coef", entropy_coef, 0.0)
+        check_number("value_coef", value_coef, 0.0, schedule=True)
+        check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
         self.value_coef = value_coef
         self.entropy_coef = entropy_coef
         self.normalize_advantages = normalize_advantages

@@ -85,7 +85,7 @@ class Agent(keras.Model):
         super().__init__(name=name)
         check_number("gamma", gamma, 0.0, 1.0)
         check_whole("horizon", horizon, optional=True)
-        check_whole("seed", seed, at_least=0, optional=True)
+        check_whole("seed", seed, at_least=0, at_most=2**31 - 1, optional=True)
         check_number("reward_clip", reward_clip, 0.0, exclusive=True, optional=True)
         if not isinstance(estimator, estimators.Estimator):
             raise TypeError(
@@ -130,7 +130,6 @@ class Agent(keras.Model):
         )
 
     # Building
-    # -----------------------------------------------------------------------------------------------------------
 
     def bind(self, observation_space, action_space, argument="env"):
         """Builds the networks for these spaces, or checks that they are the ones the agent was built for.
@@ -189,7 +188,6 @@ class Agent(keras.Model):
         return self.policy(observations), None if self.critic is None else self.critic(observations)
 
     # Compiling
-    # ----------------------------------------------------------------------------------------------------------
 
     def compile(self, optimizer=None, critic_optimizer=None, jit_compile="auto", run_eagerly=False):
         """Sets how the weights are updated.
@@ -219,6 +217,7 @@ class Agent(keras.Model):
         if run_eagerly and jit_compile is True:
             raise ValueError("`jit_compile` must not be True with `run_eagerly=True`. Received: both. Choose one.")
         super().compile(optimizer=optimizer, jit_compile=False, run_eagerly=run_eagerly)
+        self.train_function = None  # The compiled update holds the former optimizer.
         self.critic_optimizer = critic_optimizer
         self._jit_setting = jit_compile
         self._base_learning_rates = [float(o.learning_rate) for o in self._optimizers()]
@@ -238,6 +237,11 @@ class Agent(keras.Model):
             return
         if self.critic_optimizer is None:
             self.optimizer.build(self.network_variables)
+        elif self.shared_model is not None:
+            raise ValueError(
+                "`critic_optimizer` must be left out where policy and critic share layers, which both would move. "
+                f"Received: critic_optimizer={self.critic_optimizer!r}. Compile with one optimizer."
+            )
         else:
             self.optimizer.build(self.policy.trainable_variables)
             self.critic_optimizer.build(self.critic.trainable_variables)
@@ -276,7 +280,6 @@ class Agent(keras.Model):
         return not (on_cpu and any(has_convolutions(m) for m in models))
 
     # Helpers of the methods' train_step
-    # ---------------------------------------------------------------------------------
 
     def train_step(self, rollout):
         """One update from a `Rollout` of tensors; returns a dictionary of scalar logs. Each method writes its own."""
@@ -322,7 +325,6 @@ class Agent(keras.Model):
         return coefficient(self.iterations.value) if isinstance(coefficient, Schedule) else coefficient
 
     # Fitting
-    # ------------------------------------------------------------------------------------------------------------
 
     def fit(
         self,
@@ -486,7 +488,6 @@ class Agent(keras.Model):
             self._runtime.stop_training = value
 
     # Judging and acting
-    # -------------------------------------------------------------------------------------------------
 
     def evaluate(
         self, env=None, episodes=100, deterministic=True, seed=None, num_envs=None, *, x=None, callbacks=None, **kwargs
@@ -520,7 +521,7 @@ class Agent(keras.Model):
             callbacks.on_test_end(logs)
             return logs
         check_whole("episodes", episodes)
-        check_whole("seed", seed, at_least=0, optional=True)
+        check_whole("seed", seed, at_least=0, at_most=2**31 - 1, optional=True)
         self._assert_built("evaluate")
         vector_env, owned = make_vector_env(env, num_envs or _copies(env, episodes))
         try:
@@ -573,7 +574,6 @@ class Agent(keras.Model):
             )
 
     # Saving and shipping
-    # ------------------------------------------------------------------------------------------------
 
     def get_config(self):
         """The settings, the networks and the spaces, as plain JSON."""

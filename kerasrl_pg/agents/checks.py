@@ -6,7 +6,7 @@ import numpy as np
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
-def check_number(name, value, low, high=float("inf"), exclusive=False, optional=False):
+def check_number(name, value, low, high=float("inf"), exclusive=False, optional=False, schedule=False):
     """Refuses `value` unless it is a number in [low, high] ((low, high] where exclusive), a schedule, or None where
     optional.
 
@@ -15,7 +15,7 @@ def check_number(name, value, low, high=float("inf"), exclusive=False, optional=
     ...
     ValueError: `gamma` must be a number in [0.0, 1.0]. Received: gamma=1.5.
     """
-    if (optional and value is None) or isinstance(value, Schedule):
+    if (optional and value is None) or (schedule and isinstance(value, Schedule)):
         return
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not is_number or not (low < value if exclusive else low <= value) or not value <= high:
@@ -24,8 +24,8 @@ def check_number(name, value, low, high=float("inf"), exclusive=False, optional=
         raise ValueError(f"`{name}` must be a number in {interval}{none}. Received: {name}={value!r}.")
 
 
-def check_whole(name, value, at_least=1, optional=False):
-    """Refuses `value` unless it is a whole number of at least `at_least`, or None where optional.
+def check_whole(name, value, at_least=1, at_most=float("inf"), optional=False):
+    """Refuses `value` unless it is a whole number from `at_least` to `at_most`, or None where optional.
 
     >>> check_whole("horizon", 0)
     Traceback (most recent call last):
@@ -34,9 +34,12 @@ def check_whole(name, value, at_least=1, optional=False):
     """
     if optional and value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not at_least <= value <= at_most:
+        most = "" if at_most == float("inf") else f" and at most {at_most}"
         none = ", or None" if optional else ""
-        raise ValueError(f"`{name}` must be a whole number of at least {at_least}{none}. Received: {name}={value!r}.")
+        raise ValueError(
+            f"`{name}` must be a whole number of at least {at_least}{most}{none}. Received: {name}={value!r}."
+        )
 
 
 def serialize_coefficient(coefficient):

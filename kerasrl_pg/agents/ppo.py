@@ -99,11 +99,11 @@ class PPO(Agent):
     ):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(), **kwargs)
         check_whole("horizon", horizon)
-        check_number("clip_ratio", clip_ratio, 0.0, exclusive=True)
+        check_number("clip_ratio", clip_ratio, 0.0, exclusive=True, schedule=True)
         check_whole("update_epochs", update_epochs)
         check_whole("minibatch_size", minibatch_size)
-        check_number("value_coef", value_coef, 0.0)
-        check_number("entropy_coef", entropy_coef, 0.0)
+        check_number("value_coef", value_coef, 0.0, schedule=True)
+        check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
         check_number("value_clip", value_clip, 0.0, exclusive=True, optional=True)
         check_number("target_kl", target_kl, 0.0, exclusive=True, optional=True)
         if normalize_advantages not in ("minibatch", "batch", False):

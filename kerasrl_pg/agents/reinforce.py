@@ -69,7 +69,7 @@ class REINFORCE(Agent):
     ):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.RewardToGo(), **kwargs)
         check_whole("episodes", episodes)
-        check_number("entropy_coef", entropy_coef, 0.0)
+        check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
         if baseline is not None and not isinstance(baseline, Baseline):
             raise TypeError(f"`baseline` must be None or one of kerasrl_pg.baselines. Received: baseline={baseline!r}.")
         self.baseline = baseline

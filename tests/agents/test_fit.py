@@ -227,6 +227,23 @@ def test_two_optimizers_move_their_own_network(walk):
     assert not all(np.array_equal(a, b) for a, b in zip(critic, agent.critic.get_weights(), strict=True))
 
 
+def test_two_optimizers_over_shared_layers_are_refused(walk):
+    agent = pg.A2C(networks=pg.Networks((8,), shared=True), seed=0)
+    agent.compile(keras.optimizers.SGD(0.1), critic_optimizer=keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match="`critic_optimizer` must be left out where policy and critic share layers"):
+        agent.fit(walk, epochs=1, steps_per_epoch=1, num_envs=4, verbose=0)
+
+
+def test_compiling_anew_takes_the_new_optimizer(walk):
+    agent = tiny()
+    agent.fit(walk, epochs=1, steps_per_epoch=1, num_envs=4, verbose=0)
+    agent.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    before = agent.policy.get_weights()
+    agent.fit(walk, epochs=1, steps_per_epoch=2, num_envs=4, verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(before, agent.policy.get_weights(), strict=True))
+    assert int(agent.optimizer.iterations) == 2
+
+
 def test_predict_act_and_evaluate_agree():
     agent = pg.PPO(networks=pg.Networks(normalize_observations=True), seed=0)
     agent.compile()
@@ -258,6 +275,8 @@ def test_predict_act_and_evaluate_agree():
         (lambda: pg.PPO(reward_clip=0), "`reward_clip`"),
         (lambda: pg.PPO(target_kl=-1), "`target_kl`"),
         (lambda: pg.PPO(seed=-1), "`seed`"),
+        (lambda: pg.PPO(seed=2**31), "`seed` must be a whole number of at least 0 and at most 2147483647"),
+        (lambda: pg.PPO(gamma=keras.optimizers.schedules.PolynomialDecay(0.9, 5)), "`gamma` must be a number"),
         (lambda: pg.PPO(critic=functional(pg.heads.NormalValue())), "`critic` must come with a `policy`"),
         (
             lambda: pg.PPO(functional(pg.heads.Categorical(2)), networks=pg.Networks()),
