@@ -9,15 +9,7 @@ import kerasrl_pg as pg
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 folder = sys.argv[2] if len(sys.argv) > 2 else "runs/example"
 
-agent = pg.PPO(
-    horizon=32,
-    minibatch_size=256,
-    update_epochs=20,
-    gamma=0.98,
-    estimator=pg.estimators.GAE(0.8),
-    anneal_learning_rate=True,
-    seed=0,
-)
+agent = pg.PPO(horizon=128, minibatch_size=128, anneal_learning_rate=True, seed=0)
 agent.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-5, global_clipnorm=0.5))
 agent.fit("CartPole-v1", total_steps=steps, num_envs=8, epochs=10)
 print(agent.evaluate("CartPole-v1", episodes=100))

@@ -33,10 +33,10 @@ class Preset:
 
     >>> agent = PPO_CARTPOLE.agent(seed=0)
     >>> agent.gamma, agent.horizon
-    (0.98, 32)
-    >>> history = PPO_CARTPOLE.fit(agent, total_steps=512, epochs=1, verbose=0)
+    (0.99, 128)
+    >>> history = PPO_CARTPOLE.fit(agent, total_steps=1024, epochs=1, verbose=0)
     >>> int(agent.env_steps.numpy())
-    512
+    1024
     """
 
     method: type[Agent]
@@ -153,18 +153,10 @@ PPO_CARTPOLE = Preset(
     "CartPole-v1",
     total_steps=100_000,
     num_envs=8,
-    settings=lambda: {
-        "horizon": 32,
-        "gamma": 0.98,
-        "estimator": GAE(0.8),
-        "update_epochs": 20,
-        "minibatch_size": 256,
-        "clip_ratio": _falling(0.2, 390),
-        "value_coef": 1.0,
-        "anneal_learning_rate": True,
-    },
+    settings=lambda: {"horizon": 128, "minibatch_size": 128, "value_coef": 1.0, "anneal_learning_rate": True},
     optimizer=_adam(1e-3),
-    source="RL Baselines3 Zoo, hyperparams/ppo.yml.",
+    source="Huang et al. 2022, The 37 implementation details of PPO, from eight environments with a larger rate and more "
+    "passes: ours. RL Baselines3 Zoo's settings (horizon 32, 20 passes) ended below 475 on one seed of ten.",
 )
 
 A2C_CARTPOLE = Preset(
@@ -200,7 +192,7 @@ PPO_ACROBOT = Preset(
     settings=lambda: {
         "horizon": 128,
         "estimator": GAE(0.94),
-        "update_epochs": 10,
+        "update_epochs": 20,
         "minibatch_size": 128,
         "value_coef": 1.0,
         "entropy_coef": 0.02,

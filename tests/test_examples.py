@@ -19,7 +19,7 @@ def run(monkeypatch):
 
 
 def test_cartpole_then_serve(run, tmp_path, capsys):
-    run("cartpole", 512, tmp_path)
+    run("cartpole", 1024, tmp_path)
     run("serve", tmp_path / "cartpole" / "1", "CartPole-v1", 2)
     shown = capsys.readouterr().out
     assert "episode 1: return" in shown and "a sampled action: " in shown
