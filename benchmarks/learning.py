@@ -188,8 +188,7 @@ def table(groups, presets):
     versions = sorted({f"{k} {v}" for record in everything for k, v in record["versions"].items()})
     lines += [
         "",
-        "Settings were chosen on some of the same seeds of agents, never on the evaluation's "
-        "episodes.",
+        "Settings were chosen on some of the same seeds of agents, never on the evaluation's episodes.",
         "",
         f"Seconds: training only, with one thread a run and two runs at once on a shared machine of "
         f"{os.cpu_count()} CPUs ({platform.machine()}). "

@@ -75,13 +75,16 @@ def measure(case, sides, repeats, peers_python, show):
         for side in sides
         if side != "ours"
     }
+    # Where the peers are installed is this machine's affair.
+    place = sys.argv.index("--peers_python") if "--peers_python" in sys.argv else len(sys.argv)
+    recorded = sys.argv[1:place] + sys.argv[place + 2 :]
     trial_rates = {
         side: {name: report["steps_per_second"] for name, report in trial.items()} for side, trial in trials.items()
     }
     return {
         "case": case,
         "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/throughput.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "benchmarks/throughput.py", *recorded]),
         "machine": host,
         "versions": {side: runs[side][0]["versions"] for side in sides},
         "trials": trial_rates,
