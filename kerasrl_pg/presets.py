@@ -155,8 +155,8 @@ PPO_CARTPOLE = Preset(
     num_envs=8,
     settings=lambda: {"horizon": 128, "minibatch_size": 128, "value_coef": 1.0, "anneal_learning_rate": True},
     optimizer=_adam(1e-3),
-    source="Huang et al. 2022, The 37 implementation details of PPO, from eight environments with a larger rate and more "
-    "passes: ours. RL Baselines3 Zoo's settings (horizon 32, 20 passes) ended below 475 on one seed of ten.",
+    source="Huang et al. 2022, The 37 implementation details of PPO, from eight environments with a larger rate "
+    "and more passes: ours. RL Baselines3 Zoo's settings (horizon 32, 20 passes) ended below 475 on one seed of ten.",
 )
 
 A2C_CARTPOLE = Preset(
