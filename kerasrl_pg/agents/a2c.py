@@ -69,6 +69,7 @@ class A2C(Agent):
         return keras.optimizers.RMSprop(7e-4, rho=0.99, epsilon=1e-5, global_clipnorm=0.5)
 
     def train_step(self, rollout):
+        """Estimates advantages, then takes the class's step 3."""
         advantages, returns, values = self.estimate(rollout)
         if self.normalize_advantages:
             advantages = ops.standardize(advantages, rollout.valid)

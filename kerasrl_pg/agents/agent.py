@@ -224,8 +224,11 @@ class Agent(keras.Model):
         self._build_optimizers()
 
     def default_optimizer(self):
-        """Adam with PPO's customary constants: 3e-4 (Schulman et al. 2017, table 3), ε 1e-5 and joint gradient norm 0.5
-        (OpenAI Baselines; Engstrom et al. 2020, A.1)."""
+        """What `compile()` takes where none is given: Adam with PPO's customary constants.
+
+        3e-4 (Schulman et al. 2017, table 3), ε 1e-5 and joint gradient norm 0.5 (OpenAI Baselines; Engstrom et al.
+        2020, A.1).
+        """
         return keras.optimizers.Adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
 
     def _optimizers(self):
@@ -291,8 +294,7 @@ class Agent(keras.Model):
         return tf.reshape(self.critic(ops.flatten_time(observations)).mean(), leading)
 
     def scaled_rewards(self, rollout):
-        """Rewards [T, N] as the learner sees them; the rollout keeps them as given. Updates the scaling's
-        statistics."""
+        """Rewards [T, N] as the learner sees them, updating the scaling; the rollout keeps them as given."""
         if self.reward_scaling is None:
             clip = self.reward_clip
             return rollout.rewards if clip is None else tf.clip_by_value(rollout.rewards, -clip, clip)
@@ -616,6 +618,7 @@ class Agent(keras.Model):
         return _bound(agent, observation_space, action_space)
 
     def get_compile_config(self):
+        """The optimizers and compiler settings, as plain JSON."""
         serialize = keras.saving.serialize_keras_object
         return {
             "optimizer": serialize(self.optimizer),
@@ -626,6 +629,7 @@ class Agent(keras.Model):
         }
 
     def compile_from_config(self, config):
+        """Compiles as `get_compile_config` says; Keras calls it when it loads an agent."""
         config = {
             name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
             for name, value in config.items()
@@ -669,6 +673,7 @@ class Agent(keras.Model):
         super().load_weights(filepath, skip_mismatch, **kwargs)
 
     def save_own_variables(self, store):
+        """Keras's hook: the agent's own weights, and the spaces it was built for."""
         super().save_own_variables(store)
         if self._runtime.spec is not None:
             store["spaces"] = np.frombuffer(
@@ -676,6 +681,7 @@ class Agent(keras.Model):
             )
 
     def load_own_variables(self, store):
+        """Keras's hook: the agent's own weights; `load_weights` has read the spaces."""
         super().load_own_variables({name: store[name] for name in store.keys() if name != "spaces"})  # noqa: SIM118
 
     def export(self, filepath, verify=True):

@@ -137,6 +137,7 @@ class PPO(Agent):
             )
 
     def train_step(self, rollout):
+        """Estimates advantages, then runs the passes of the class's step 3 over the rollout."""
         advantages, returns, values = self.estimate(rollout)
         if self.normalize_advantages == "batch":
             advantages = ops.standardize(advantages, rollout.valid)

@@ -101,6 +101,7 @@ class REINFORCE(Agent):
         return self.episodes * limit
 
     def train_step(self, rollout):
+        """Credits each action, then takes the class's steps 2 and 3, and fits the critic where there is one."""
         rewards = self.scaled_rewards(rollout)
         values = next_values = tf.zeros_like(rewards)
         if self.needs_critic:
