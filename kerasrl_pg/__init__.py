@@ -1,8 +1,13 @@
 """Policy gradients the Keras way: `agent.compile(...)`, `agent.fit("CartPole-v1", total_steps=100_000)`."""
 
-from kerasrl_pg import baselines, callbacks, envs, estimators, heads, models, ops, presets, rollouts, serving
-from kerasrl_pg.agents import A2C, PPO, REINFORCE, Agent
-from kerasrl_pg.models import Networks
+from kerasrl_pg import compilation_cache
+
+compilation_cache.enable()  # Before TensorFlow computes anything.
+
+from kerasrl_pg import baselines, callbacks, envs, estimators, heads, models, ops, presets, rollouts, serving  # noqa: E402
+from kerasrl_pg.agents import A2C, PPO, REINFORCE, Agent  # noqa: E402
+from kerasrl_pg.models import Networks  # noqa: E402
+from kerasrl_pg.seeds import SeedRuns, fit_seeds  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -12,10 +17,12 @@ __all__ = [
     "Networks",
     "PPO",
     "REINFORCE",
+    "SeedRuns",
     "baselines",
     "callbacks",
     "envs",
     "estimators",
+    "fit_seeds",
     "heads",
     "models",
     "ops",

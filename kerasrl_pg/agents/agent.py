@@ -1,6 +1,7 @@
 """The agent: a Keras model that is fitted on an environment. No equations here; each method has its own file."""
 
 import copy
+import dataclasses
 import json
 import random
 
@@ -11,13 +12,16 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.checks import Schedule, check_number, check_whole
-from kerasrl_pg.agents.training import Training, compiled_update
-from kerasrl_pg.callbacks import Progress, budget_callbacks
+from kerasrl_pg.agents.training import CompiledTraining, HostTraining
+from kerasrl_pg.callbacks import Budget, Progress
+from kerasrl_pg.envs.adapter import CompiledVectorEnv
+from kerasrl_pg.envs.compiled import CompiledEnv
 from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_from_config, space_to_config
 from kerasrl_pg.envs.vector import make_vector_env
 from kerasrl_pg.models.adopt import adopt
 from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling
+from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.actor import Actor, has_convolutions
 from kerasrl_pg.rollouts.evaluate import evaluate_policy
 from kerasrl_pg.serving.export import export_saved_model
@@ -25,13 +29,15 @@ from kerasrl_pg.serving.files import verify_weights, verify_zip, write_beside
 
 
 class _Runtime:
-    """What an agent holds but Keras must not track: spaces, heads, actors, and the environments of the present fit."""
+    """What an agent holds but Keras must not track: spaces, heads, programs, environments, and the present fit."""
 
     def __init__(self):
         self.spec = self.observation_space = self.action_space = None
         self.head = self.critic_head = None
         self.actors = {}
+        self.programs = {}
         self.reward_carry = {}
+        self.players = None  # (environment, where its episodes stand), or (its text, arrays) from a checkpoint.
         self.training = self.validation = None
         self.stop_training = self.epoch_is_over = False
 
@@ -128,6 +134,10 @@ class Agent(keras.Model):
         self.env_steps = self.add_weight(
             name="env_steps", shape=(), dtype="int64", trainable=False, initializer="zeros"
         )
+        # Iterations and environment steps of the present fit.
+        self.progress = self.add_weight(
+            name="progress", shape=(2,), dtype="int64", trainable=False, initializer="zeros"
+        )
 
     # Building
 
@@ -189,7 +199,9 @@ class Agent(keras.Model):
 
     # Compiling
 
-    def compile(self, optimizer=None, critic_optimizer=None, jit_compile="auto", run_eagerly=False):
+    def compile(
+        self, optimizer=None, critic_optimizer=None, jit_compile="auto", run_eagerly=False, steps_per_execution=1
+    ):
         """Sets how the weights are updated.
 
         Args:
@@ -199,10 +211,14 @@ class Agent(keras.Model):
             jit_compile: Whether to compile `train_step` with XLA. "auto": yes, but not for convolutions on CPU, where
                 XLA was measured twice as slow.
             run_eagerly: Run everything in Python, for debugging.
+            steps_per_execution: Iterations between two looks at the callbacks, at least 1; what is learned does not
+                depend on it. On a compiled environment they are one call of one program, which pays where iterations
+                are short.
 
         Raises:
             ValueError: If the settings contradict each other.
         """
+        check_whole("steps_per_execution", steps_per_execution)
         optimizer = self.default_optimizer() if optimizer is None else keras.optimizers.get(optimizer)
         critic_optimizer = None if critic_optimizer is None else keras.optimizers.get(critic_optimizer)
         if critic_optimizer is not None and not self.needs_critic:
@@ -216,9 +232,11 @@ class Agent(keras.Model):
             )
         if run_eagerly and jit_compile is True:
             raise ValueError("`jit_compile` must not be True with `run_eagerly=True`. Received: both. Choose one.")
+        # Keras's own loop counts executions, and knows nothing of what is in them.
         super().compile(optimizer=optimizer, jit_compile=False, run_eagerly=run_eagerly)
-        self.train_function = None  # The compiled update holds the former optimizer.
+        self._runtime.programs.clear()  # They hold the former optimizer.
         self.critic_optimizer = critic_optimizer
+        self._iterations_per_execution = steps_per_execution
         self._jit_setting = jit_compile
         self._base_learning_rates = [float(o.learning_rate) for o in self._optimizers()]
         self._build_optimizers()
@@ -298,10 +316,17 @@ class Agent(keras.Model):
         if self.reward_scaling is None:
             clip = self.reward_clip
             return rollout.rewards if clip is None else tf.clip_by_value(rollout.rewards, -clip, clip)
-        carry = self._runtime.reward_carry[rollout.rewards.shape[1]]
+        carry = self.reward_carry(rollout.rewards.shape[1])
         ends = ops.episode_ends(rollout.terminated, rollout.truncated, rollout.valid)
         carry.assign(self.reward_scaling.update(rollout.rewards, ends, rollout.valid, carry))
         return self.reward_scaling(rollout.rewards)
+
+    def reward_carry(self, num_envs):
+        """The variable [N] that carries the running discounted returns of N environments to the next rollout."""
+        carries = self._runtime.reward_carry
+        if num_envs not in carries:
+            carries[num_envs] = tf.Variable(tf.zeros(num_envs), trainable=False)
+        return carries[num_envs]
 
     def estimate(self, rollout):
         """`(advantages, returns, values)`, all [T, N], by the agent's estimator and critic."""
@@ -342,12 +367,14 @@ class Agent(keras.Model):
         verbose="auto",
         initial_epoch=0,
         seed=None,
+        resume=False,
     ):
         """Trains on an environment.
 
         Args:
             env: A gymnasium id, a callable that makes an environment, an `Env`, a `VectorEnv`, or an EnvPool
-                environment.
+                environment; or a `CompiledEnv`, which is collected from inside the compiled program. A second fit on
+                an equal compiled environment goes on with the episodes of the first.
             total_steps: Budget of environment steps, never exceeded: training ends when another rollout could exceed
                 it.
             epochs: Number of epochs. With `total_steps` each epoch is an equal share of it (10 if left out: ours, for
@@ -361,6 +388,8 @@ class Agent(keras.Model):
             verbose: 0 silent, 1 progress bar, 2 one line an epoch.
             initial_epoch: Epoch to start from, when a run is resumed.
             seed: Of the environments; None derives it from the agent's random state.
+            resume: Go on with the fit that the agent was in when it was saved: what that had spent of the budget
+                counts, down to the iteration. Give the same budget.
 
         Returns:
             Keras's `History`, with the logs of each epoch: `loss`, `policy_loss`, `critic_loss`, `entropy` (nats),
@@ -382,38 +411,54 @@ class Agent(keras.Model):
         """
         self._assert_compile_called("fit")
         runtime = self._runtime
-        validation = None
-        vector_env, owned = make_vector_env(env, num_envs)
+        if resume and initial_epoch:
+            raise ValueError(
+                "`initial_epoch` must be left out with `resume=True`, which knows where the fit was. "
+                f"Received: initial_epoch={initial_epoch}."
+            )
+        vector_env, validation = None, None
+        if not isinstance(env, CompiledEnv):
+            vector_env, owned = make_vector_env(env, num_envs)
+        elif num_envs not in (None, env.num_envs):
+            raise ValueError(
+                f"`num_envs` must be left out, or be {env.num_envs}, for {env!r}. Received: num_envs={num_envs}."
+            )
         try:
-            self.bind(vector_env.single_observation_space, vector_env.single_action_space)
-            n, horizon = vector_env.num_envs, self.rollout_horizon(vector_env)
+            if vector_env is None:
+                self.bind(env.observation_space, env.action_space)
+                n, horizon = env.num_envs, self.rollout_horizon(env)
+            else:
+                self.bind(vector_env.single_observation_space, vector_env.single_action_space)
+                n, horizon = vector_env.num_envs, self.rollout_horizon(vector_env)
             self.check_rollout(horizon, n)
-            plan = budget_callbacks(
+            budget = Budget(
                 horizon * n,
                 total_steps,
                 epochs,
                 steps_per_epoch,
-                initial_epoch,
-                self.anneal_learning_rate,
                 self.episodes_per_env is not None,
+                self._iterations_per_execution,
             )
+            if resume:
+                initial_epoch = budget.epoch_at(self.progress.numpy())
+            else:
+                self.progress.assign(budget.progress_at(initial_epoch))
             if validation_env is not None:
                 validation = self._validation(validation_env, validation_episodes, vector_env)
-            if self.reward_scaling is not None:
-                carry = runtime.reward_carry.setdefault(n, tf.Variable(tf.zeros(n), trainable=False))
-                carry.assign(tf.zeros(n))
-            runtime.training = Training(self, vector_env, horizon, seed)
-            runtime.validation = validation
             verbose = 1 if verbose == "auto" else verbose
-            callbacks = [*plan.callbacks, *(callbacks or [])]
+            if vector_env is None:
+                runtime.training = CompiledTraining(self, budget, verbose != 0, env, horizon, seed)
+            else:
+                runtime.training = HostTraining(self, budget, verbose != 0, vector_env, horizon, seed)
+            runtime.validation = validation
+            callbacks = [budget, *(callbacks or [])]
             if verbose == 1 and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks):
                 callbacks.append(Progress())
-            # A dummy dataset: Keras runs its loop and callbacks, and asks `train_function` for an iteration. Rollouts
+            # A dummy dataset: Keras runs its loop and callbacks, and asks `train_function` for an execution. Rollouts
             # do not pass through its data adapters, which prefetch and would train on a stale policy.
             return super().fit(
                 tf.data.Dataset.range(1).repeat(),
-                epochs=plan.epochs,
-                steps_per_epoch=None if total_steps else steps_per_epoch,
+                epochs=budget.epochs,
                 initial_epoch=initial_epoch,
                 callbacks=keras.callbacks.CallbackList(
                     callbacks,
@@ -421,8 +466,8 @@ class Agent(keras.Model):
                     add_progbar=verbose != 0,
                     model=self,
                     verbose=verbose,
-                    epochs=plan.epochs,
-                    steps=plan.steps_per_epoch,
+                    epochs=budget.epochs,
+                    steps=budget.executions_per_epoch,
                 ),
                 validation_data=None if validation is None else tf.data.Dataset.range(1),
                 validation_freq=validation_freq,
@@ -430,7 +475,7 @@ class Agent(keras.Model):
             )
         finally:
             runtime.training = runtime.validation = None
-            if owned:
+            if vector_env is not None and owned:
                 vector_env.close()
             if validation is not None and validation[1]:
                 validation[0].close()
@@ -446,7 +491,7 @@ class Agent(keras.Model):
 
     def _validation(self, env, episodes, training_env):
         check_whole("validation_episodes", episodes)
-        vector_env, owned = make_vector_env(env, _copies(env, episodes), "validation_env")
+        vector_env, owned = _evaluation_env(env, None, episodes, "validation_env")
         if vector_env is training_env:
             raise ValueError(
                 "`validation_env` must not be the training environment itself, which it would reset. "
@@ -463,13 +508,58 @@ class Agent(keras.Model):
         return actors[key]
 
     def make_train_function(self, force=False):
-        """Keras's hook: the Python function that runs one iteration, around the compiled update."""
-        if self.train_function is not None and not force:
-            return
-        runtime = self._runtime
-        update, names = compiled_update(self, self._compiled_with_xla)
-        self.update_function = update
-        self.train_function = lambda _: runtime.training.iterate(update, names)
+        """Keras's hook: the Python function that runs one execution."""
+        self.train_function = lambda _: self._runtime.training.iterate()
+
+    def program(self, key, make):
+        """A compiled program of this agent, made once.
+
+        Args:
+            key: What it is for; hashable.
+            make: Function without arguments giving `(function, names)`: what to compile, and the logs' names, which
+                it fills in when it is traced.
+
+        Returns:
+            `(function, names)`, the function compiled as `compile` said.
+        """
+        programs = self._runtime.programs
+        if key not in programs:
+            function, names = make()
+            if not self.run_eagerly:
+                function = tf.function(function, autograph=False, jit_compile=self._compiled_with_xla)
+            programs[key] = function, names
+            self.update_function = function
+        return programs[key]
+
+    @property
+    def programs(self):
+        """The compiled programs there are, by key."""
+        return self._runtime.programs
+
+    def keep_players(self, env, players):
+        """Keeps where the episodes of a compiled environment stand, for the next fit and for checkpoints."""
+        self._runtime.players = env, players
+
+    def forget_players(self):
+        """Lets the next fit on a compiled environment start with new episodes."""
+        self._runtime.players = None
+
+    def players_of(self, env):
+        """Where the episodes of a compiled environment stand after a fit, or in the checkpoint; else None."""
+        if self._runtime.players is None:
+            return None
+        kept, players = self._runtime.players
+        if kept == env:
+            return players
+        if kept != repr(env):
+            return None
+        template = compiled.start(env, tf.constant([0, 0]))
+        arrays, leaves = list(players), tf.nest.flatten(template)
+        if self.reward_scaling is not None and len(arrays) > len(leaves):
+            self.reward_carry(env.num_envs).assign(arrays.pop())
+        if [(a.shape, a.dtype) for a in arrays] != [(tuple(x.shape), x.dtype.as_numpy_dtype) for x in leaves]:
+            return None
+        return tf.nest.pack_sequence_as(template, [tf.constant(a) for a in arrays])
 
     def reset_metrics(self):
         """Starts new epoch means; Keras calls it at each epoch's begin."""
@@ -482,7 +572,8 @@ class Agent(keras.Model):
     @property
     def stop_training(self):
         """Whether Keras should leave the present loop; callbacks set it to end the fit."""
-        return self._runtime.stop_training or self._runtime.epoch_is_over
+        # A number: TensorFlow skips setting an attribute to the very object that it already is, such as True.
+        return int(self._runtime.stop_training or self._runtime.epoch_is_over)
 
     @stop_training.setter
     def stop_training(self, value):
@@ -525,7 +616,7 @@ class Agent(keras.Model):
         check_whole("episodes", episodes)
         check_whole("seed", seed, at_least=0, at_most=2**31 - 1, optional=True)
         self._assert_built("evaluate")
-        vector_env, owned = make_vector_env(env, num_envs or _copies(env, episodes))
+        vector_env, owned = _evaluation_env(env, num_envs, episodes)
         try:
             self.bind(vector_env.single_observation_space, vector_env.single_action_space)
             return evaluate_policy(self, vector_env, episodes, deterministic, self.seed + 1 if seed is None else seed)
@@ -625,6 +716,7 @@ class Agent(keras.Model):
             "critic_optimizer": self.critic_optimizer and serialize(self.critic_optimizer),
             "jit_compile": self._jit_setting,
             "run_eagerly": self.run_eagerly,
+            "steps_per_execution": self._iterations_per_execution,
             "base_learning_rates": self._base_learning_rates,
         }
 
@@ -673,16 +765,28 @@ class Agent(keras.Model):
         super().load_weights(filepath, skip_mismatch, **kwargs)
 
     def save_own_variables(self, store):
-        """Keras's hook: the agent's own weights, and the spaces it was built for."""
+        """Keras's hook: the agent's own weights, the spaces it was built for, and where compiled episodes stand."""
         super().save_own_variables(store)
-        if self._runtime.spec is not None:
-            store["spaces"] = np.frombuffer(
-                json.dumps([space_to_config(space) for space in self.spaces]).encode(), "uint8"
-            )
+        runtime = self._runtime
+        if runtime.spec is not None:
+            store["spaces"] = _text([space_to_config(space) for space in self.spaces])
+        if runtime.players is not None:
+            env, players = runtime.players
+            arrays = list(players) if isinstance(env, str) else [x.numpy() for x in tf.nest.flatten(players)]
+            if not isinstance(env, str) and self.reward_scaling is not None:
+                arrays.append(self.reward_carry(env.num_envs).numpy())
+            store["players"] = _text([env if isinstance(env, str) else repr(env), len(arrays)])
+            for index, array in enumerate(arrays):
+                store[f"players_{index}"] = array
 
     def load_own_variables(self, store):
-        """Keras's hook: the agent's own weights; `load_weights` has read the spaces."""
-        super().load_own_variables({name: store[name] for name in store.keys() if name != "spaces"})  # noqa: SIM118
+        """Keras's hook: the agent's own weights and the compiled episodes; `load_weights` has read the spaces."""
+        names = list(store.keys())
+        super().load_own_variables({name: store[name] for name in names if name.isdigit()})
+        self.forget_players()
+        if "players" in names:
+            env, count = json.loads(np.asarray(store["players"]).tobytes())
+            self._runtime.players = env, [np.array(store[f"players_{index}"]) for index in range(count)]
 
     def export(self, filepath, verify=True):
         """Exports the policy as a SavedModel for TensorFlow Serving, which needs neither this library nor TFP.
@@ -718,15 +822,23 @@ class Agent(keras.Model):
         return self._runtime.observation_space, self._runtime.action_space
 
 
+def _text(value):
+    """JSON as bytes that an HDF5 file takes."""
+    return np.frombuffer(json.dumps(value).encode(), "uint8")
+
+
 def _bound(agent, observation_space, action_space):
     if observation_space is not None:
         agent.bind(space_from_config(observation_space), space_from_config(action_space))
     return agent
 
 
-def _copies(env, episodes):
-    """How many environments to evaluate in, where they are made here."""
-    return min(episodes, 8) if isinstance(env, str) else None
+def _evaluation_env(env, num_envs, episodes, argument="env"):
+    """`(vector_env, owned)` to evaluate in."""
+    if isinstance(env, CompiledEnv):
+        # Side by side they cost next to nothing here.
+        return CompiledVectorEnv(dataclasses.replace(env, num_envs=num_envs or min(episodes, 100))), True
+    return make_vector_env(env, num_envs or (min(episodes, 8) if isinstance(env, str) else None), argument)
 
 
 def _gradients(tape, loss, variables):

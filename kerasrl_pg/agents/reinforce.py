@@ -8,6 +8,7 @@ from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.checks import check_number, check_whole, serialize_coefficient
 from kerasrl_pg.baselines import Baseline
+from kerasrl_pg.envs.compiled import CompiledEnv
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -164,6 +165,8 @@ class REINFORCE(Agent):
 
 def _time_limit(vector_env):
     """The environment's own limit of steps in an episode, or None."""
+    if isinstance(vector_env, CompiledEnv):
+        return vector_env.max_episode_steps
     for env in (*getattr(vector_env, "envs", ())[:1], vector_env):
         while env is not None:
             spec = getattr(env, "spec", None)  # EnvPool keeps the limit in `spec.config`.

@@ -1,41 +1,48 @@
-"""One fit on environments that run in Python: collect a rollout, call the compiled update, keep the logs."""
+"""Iterations of a fit: collect a rollout, update the agent, keep the logs. Once for each kind of environment."""
 
 import time
 
 import tensorflow as tf
 
 from kerasrl_pg import ops
+from kerasrl_pg.callbacks import Compiling
 from kerasrl_pg.models.normalization import normalizers
-from kerasrl_pg.rollouts.collect import Collector
+from kerasrl_pg.rollouts import compiled
+from kerasrl_pg.rollouts.collect import Collector, not_finite
 
 
-def compiled_update(agent, jit_compile):
-    """An iteration's TensorFlow part as one function of a rollout.
+def update(agent, rollout, steps_taken, annealing):
+    """Everything an iteration does to the agent's weights.
 
     Args:
         agent: The agent; its `train_step` is the method.
-        jit_compile: Whether XLA compiles it; ignored where the agent runs eagerly.
+        rollout: A `Rollout` of tensors.
+        steps_taken: int64, environment steps of the rollout.
+        annealing: int64[2], from `Budget.annealing`.
 
     Returns:
-        `(update, names)`: `update(rollout, steps_taken)` gives the logs as one vector, because each hand-over of a
-        scalar to Python costs as much as a small network, and the agent's iterations and environment steps; `names` is
-        filled with the logs' names when it is first called.
+        The method's logs.
     """
-    names = []
+    if agent.anneal_learning_rate:
+        anneal(agent, annealing)
+    logs = agent.train_step(rollout)
+    # After the update, so that the rollout's log-probabilities stay those of the policy that collected it.
+    update_normalizers(agent, rollout)
+    agent.iterations.assign_add(1)
+    agent.env_steps.assign_add(steps_taken)
+    agent.progress.assign_add(tf.stack([1, steps_taken]))
+    return {name: tf.cast(value, tf.float32) for name, value in logs.items()}
 
-    def update(rollout, steps_taken):
-        logs = agent.train_step(rollout)
-        # After the update, so that the rollout's log-probabilities stay those of the policy that collected it.
-        update_normalizers(agent, rollout)
-        agent.iterations.assign_add(1)
-        agent.env_steps.assign_add(steps_taken)
-        names[:] = logs
-        logs = tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
-        return logs, tf.stack([agent.iterations.value, agent.env_steps.value])
 
-    if not agent.run_eagerly:
-        update = tf.function(update, autograph=False, jit_compile=jit_compile)
-    return update, names
+def anneal(agent, annealing):
+    """Lowers the learning rates linearly from their compiled values to 0 over a fit.
+
+    Source: Engstrom et al. 2020 (arXiv 2005.12729), A.1, "Adam learning rate annealing".
+    """
+    done, reach = tf.cast(tf.gather(agent.progress.value, annealing[1]), tf.float64), tf.cast(annealing[0], tf.float64)
+    fraction = tf.maximum(tf.zeros((), tf.float64), 1.0 - done / reach)
+    for optimizer, rate in zip(agent._optimizers(), agent._base_learning_rates, strict=True):
+        optimizer.learning_rate.assign(tf.cast(rate * fraction, tf.float32))
 
 
 def update_normalizers(agent, rollout):
@@ -47,20 +54,89 @@ def update_normalizers(agent, rollout):
         layer.update(observations if layer.key is None else observations[layer.key], valid)
 
 
+def counters(agent):
+    """int64[4]: iterations, environment steps, and those of the present fit."""
+    return tf.concat([[agent.iterations.value, agent.env_steps.value], agent.progress.value], 0)
+
+
 class Training:
-    """The state of one `fit`: the environments, the collector, and the epoch's running means.
+    """The state of one `fit`; base of what trains on either kind of environment.
 
     Args:
         agent: A built and compiled agent.
+        budget: The fit's `Budget`.
+        show: Whether to say that something is being compiled.
+
+    Attributes:
+        progress: `[iterations, environment steps]` of the present fit so far.
+    """
+
+    def __init__(self, agent, budget, show):
+        self.agent = agent
+        self.progress = None
+        self._budget = budget
+        self._show = show
+        self.start_epoch()
+
+    def start_epoch(self):
+        """Starts the means and the clock anew."""
+        self._sums, self._count, self._epoch_steps = {}, 0, 0
+        self._started = time.perf_counter()
+
+    def iterate(self):
+        """Runs one execution of iterations, and returns the logs so far in this epoch."""
+        agent, count = self.agent, self._budget.iterations()
+        first = self.progress is None
+        if first:  # Not earlier: another callback may restore a checkpoint when training begins.
+            self.progress = agent.progress.numpy().tolist()
+            self.begin(int(agent.iterations))
+        with Compiling(agent.name, self._show and first and not self.is_compiled()):
+            sums, (_, env_steps, *progress) = self.run(count)
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += count
+        self._epoch_steps += progress[1] - self.progress[1]
+        self.progress = progress
+        logs = {name: total / self._count for name, total in self._sums.items()}
+        logs.update(self.episodes())
+        logs["env_steps"] = env_steps
+        logs["steps_per_second"] = self._epoch_steps / (time.perf_counter() - self._started)
+        return logs
+
+    def is_compiled(self):
+        """Whether the agent has run this program before."""
+        raise NotImplementedError
+
+    def begin(self, iterations):
+        """Gets ready, with the agent as it is at the first iteration, its `iterations`-th."""
+        raise NotImplementedError
+
+    def run(self, count):
+        """Runs `count` iterations; returns the sums of their logs, and `counters`, as Python numbers."""
+        raise NotImplementedError
+
+    def episodes(self):
+        """`episode_return` and `episode_length`, means over the last finished episodes."""
+        raise NotImplementedError
+
+
+class HostTraining(Training):
+    """Training on environments that run in Python: they are stepped here, and the update alone is compiled.
+
+    Args:
+        agent, budget, show: Of `Training`.
         vector_env: The environments.
         horizon: T.
         seed: Of the environments; None takes one from the agent's random state.
     """
 
-    def __init__(self, agent, vector_env, horizon, seed):
+    def __init__(self, agent, budget, show, vector_env, horizon, seed):
+        super().__init__(agent, budget, show)
         if seed is None:
             seed = int(tf.bitwise.right_shift(ops.random.bits(agent.next_seed(), ()), 1))
-        self._agent = agent
+        if agent.reward_scaling is not None:
+            agent.reward_carry(vector_env.num_envs).assign(tf.zeros(vector_env.num_envs))
+        self._annealing = tf.constant(budget.annealing(), tf.int64)
         self._noise = Noise(agent, horizon, vector_env.num_envs)
         self._collector = Collector(
             vector_env,
@@ -73,45 +149,137 @@ class Training:
             seed,
         )
         self._update = None
-        self._iterations = None
-        self.steps_taken = 0
-        self.start_epoch()
 
-    def start_epoch(self):
-        """Starts the means and the clock anew."""
-        self._sums, self._count, self._epoch_steps = {}, 0, 0
-        self._started = time.perf_counter()
+    def is_compiled(self):
+        return "update" in self.agent.programs
 
-    def iterate(self, update, names):
-        """Collects a rollout, updates the agent, and returns the logs so far in this epoch."""
-        collector = self._collector
-        if (
-            self._iterations is None
-        ):  # Not earlier, because a callback may have restored a checkpoint when training began.
-            self._iterations = int(self._agent.iterations)
-        rollout = tf.nest.map_structure(tf.constant, collector.collect())
-        self.steps_taken = collector.steps_taken
-        arguments = rollout, tf.constant(self.steps_taken, tf.int64)
-        if self._update is None:
-            # Concrete, because choosing a function by its arguments costs as much as a small update.
-            self._update = update if self._agent.run_eagerly else update.get_concrete_function(*arguments)
-        values, counters = self._update(*arguments)
-        values = values.numpy().tolist()
-        self._iterations, env_steps = counters.numpy().tolist()
-        self._count += 1
-        self._epoch_steps += self.steps_taken
-        logs = {}
-        for name, value in zip(names, values, strict=True):
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            logs[name] = self._sums[name] / self._count
-        logs.update(collector.statistics.means())
-        logs["env_steps"] = env_steps
-        logs["steps_per_second"] = self._epoch_steps / (time.perf_counter() - self._started)
-        return logs
+    def begin(self, iterations):
+        self._iterations = iterations
+
+    def run(self, count):
+        sums = {}
+        for _ in range(count):
+            rollout = tf.nest.map_structure(tf.constant, self._collector.collect())
+            arguments = rollout, tf.constant(self._collector.steps_taken, tf.int64), self._annealing
+            update, names = self.agent.program("update", self._make_update)
+            if self._update is None:
+                # Concrete, because choosing a function by its arguments costs as much as a small update.
+                self._update = update if self.agent.run_eagerly else update.get_concrete_function(*arguments)
+            values, numbers = self._update(*arguments)
+            numbers = numbers.numpy().tolist()
+            self._iterations = numbers[0]
+            for name, value in zip(names, values.numpy().tolist(), strict=True):
+                sums[name] = sums.get(name, 0.0) + value
+        return sums, numbers
+
+    def _make_update(self):
+        """The update as a function of a rollout giving two vectors, for each hand-over of a scalar to Python costs as
+        much as a small network; and the logs' names, known once it has run."""
+        names = []
+
+        def one(rollout, steps_taken, annealing):
+            logs = update(self.agent, rollout, steps_taken, annealing)
+            names[:] = logs
+            return tf.stack(list(logs.values())), counters(self.agent)
+
+        return one, names
+
+    def episodes(self):
+        return self._collector.statistics.means()
+
+
+class CompiledTraining(Training):
+    """Training on a compiled environment: collection and update are one program, and any number of iterations a call.
+
+    Args:
+        agent, budget, show: Of `Training`.
+        env: A `CompiledEnv`.
+        horizon: T.
+        seed: Of the first episodes; None goes on where the agent's last fit on an equal environment ended, if there
+            was one, and else takes one from the agent's random state.
+    """
+
+    most_logs = 64  # A loop's variables have shapes before the names of the logs are known; ours.
+
+    def __init__(self, agent, budget, show, env, horizon, seed):
+        super().__init__(agent, budget, show)
+        self._env = env
+        self._horizon = horizon
+        self._key = env, horizon
+        self._seed = seed
+        self._annealing = tf.constant(budget.annealing(), tf.int64)
+
+    def is_compiled(self):
+        return self._key in self.agent.programs
+
+    def begin(self, iterations):
+        agent, env = self.agent, self._env
+        carry = None if agent.reward_scaling is None else agent.reward_carry(env.num_envs)
+        self._players = agent.players_of(env) if self._seed is None else None
+        if self._players is None:
+            seed = agent.next_seed() if self._seed is None else tf.constant([self._seed, 0])
+            self._players = compiled.start(env, seed)
+            if carry is not None:
+                carry.assign(tf.zeros(env.num_envs))
+        self._program = None
+
+    def run(self, count):
+        program, names = self.agent.program(self._key, self._make_program)
+        arguments = self._players, tf.constant(count), self._annealing
+        if self._program is None:
+            self._program = program if self.agent.run_eagerly else program.get_concrete_function(*arguments)
+        self._players, sums, numbers, fault = self._program(*arguments)
+        self.agent.keep_players(self._env, self._players)
+        fault = fault.numpy()
+        if fault.any():
+            _, field, row, env = fault.tolist()
+            raise not_finite(compiled.checked(self.agent.observation_spec)[field], row, env)
+        return dict(zip(names, sums.numpy().tolist(), strict=False)), numbers.numpy().tolist()
+
+    def episodes(self):
+        return compiled.means(self._players)
+
+    def _make_program(self):
+        agent, names = self.agent, []
+
+        def iterate(players, annealing):
+            rollout, players, rows = self._collect(players)
+
+            def learn():
+                steps = tf.cast(rows * self._env.num_envs, tf.int64)
+                logs = update(agent, rollout, steps, annealing)
+                names[:] = logs
+                return tf.pad(tf.stack(list(logs.values())), [[0, self.most_logs - len(logs)]]), tf.zeros(4, tf.int32)
+
+            # A branch, so that a rollout that holds a NaN leaves the weights of the last finished update.
+            values, fault = tf.cond(
+                compiled.is_finite(rollout), learn, lambda: (tf.zeros(self.most_logs), compiled.locate(rollout))
+            )
+            return players, values, fault
+
+        def program(players, count, annealing):
+            def body(done, players, sums, _):
+                players, values, fault = iterate(players, annealing)
+                return done + 1, players, sums + values, fault
+
+            start = tf.constant(0), players, tf.zeros(self.most_logs), tf.zeros(4, tf.int32)
+            _, players, sums, fault = tf.while_loop(lambda i, *rest: (i < count) & (rest[-1][0] == 0), body, start)
+            return players, sums, counters(agent), fault
+
+        return program, names
+
+    def _collect(self, players):
+        agent = self.agent
+        seed, number = agent.random_state.value[0], tf.cast(agent.iterations.value, tf.int32)
+        # Below zero, where the agent's own counter never is; numbered, as `Noise` is.
+        seeds = [tf.stack([seed, -1 - 3 * number - stream]) for stream in range(3)]
+        return compiled.collect(
+            self._env, agent.policy, agent.head, players, seeds, self._horizon, agent.episodes_per_env
+        )
 
 
 class Noise:
-    """The random numbers of a rollout's actions, by the number of its iteration.
+    """The random numbers of a rollout's actions on environments in Python, by the number of its iteration.
 
     Numbered rather than drawn one after the other, so that those of many short rollouts are made in one call, and a
     resumed run still meets the same.

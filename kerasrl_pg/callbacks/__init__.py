@@ -1,6 +1,6 @@
 """Keras callbacks of this library."""
 
-from kerasrl_pg.callbacks.budget import Budget, LearningRateAnnealing, budget_callbacks
-from kerasrl_pg.callbacks.progress import Progress
+from kerasrl_pg.callbacks.budget import Budget
+from kerasrl_pg.callbacks.progress import Compiling, Progress
 
-__all__ = ["Budget", "LearningRateAnnealing", "Progress", "budget_callbacks"]
+__all__ = ["Budget", "Compiling", "Progress"]

@@ -1,6 +1,35 @@
-"""Turning anything a user passes as an environment into one interface."""
+"""Turning anything a user passes into one interface; environments that compile."""
 
+from kerasrl_pg.envs.adapter import CompiledVectorEnv
+from kerasrl_pg.envs.breakout import Breakout
+from kerasrl_pg.envs.checking import check_equal
+from kerasrl_pg.envs.classic_control import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
+from kerasrl_pg.envs.compiled import CompiledEnv, Transition
 from kerasrl_pg.envs.spaces import ObservationSpec, space_from_config, space_to_config
 from kerasrl_pg.envs.vector import Stepper, make_vector_env
+from kerasrl_pg.envs.worlds import Catch, Corridor, TabularMDP
+from kerasrl_pg.envs.wrappers import mask_observations, repeat_actions, time_limit
 
-__all__ = ["ObservationSpec", "Stepper", "make_vector_env", "space_from_config", "space_to_config"]
+__all__ = [
+    "Acrobot",
+    "Breakout",
+    "CartPole",
+    "Catch",
+    "CompiledEnv",
+    "CompiledVectorEnv",
+    "Corridor",
+    "MountainCar",
+    "MountainCarContinuous",
+    "ObservationSpec",
+    "Pendulum",
+    "Stepper",
+    "TabularMDP",
+    "Transition",
+    "check_equal",
+    "make_vector_env",
+    "mask_observations",
+    "repeat_actions",
+    "space_from_config",
+    "space_to_config",
+    "time_limit",
+]

@@ -163,11 +163,6 @@ def check_finite(rollout, spec):
         ValueError: Naming the field, the environment and the step of the first such row. In one row an observation
             comes before the log-probability computed from it.
     """
-    remedies = {
-        "rewards": "Repair the environment's reward.",
-        "log_probs": "The policy's weights or inputs are not finite: lower the learning rate, clip gradients "
-        "(global_clipnorm) or check the last callbacks' logs for the first NaN.",
-    }
     fields = {}
     for field in ("observations", "log_probs", "rewards", "next_observations"):
         value = getattr(rollout, field)
@@ -183,9 +178,28 @@ def check_finite(rollout, spec):
             found.append((np.argwhere(bad)[0], name, array))
     if found:
         (t, index), name, array = min(found, key=lambda one: one[0][0])
-        raise ValueError(
-            f"`{name}` must be finite. "
-            f"Received: {array[t, index]} from environment {index} in step {t} of the rollout. "
-            f"{remedies.get(name, 'Repair the environment, or bound its observations with a wrapper.')} "
-            "The agent keeps the weights of its last finished update."
-        )
+        raise not_finite(name, t, index, array[t, index])
+
+
+def not_finite(field, step, env, value="a value that is not"):
+    """The error of a rollout that holds NaN or infinity.
+
+    Args:
+        field: Of the rollout, with the key of a dictionary's leaf.
+        step: Row of the rollout.
+        env: Number of the environment.
+        value: What stands there.
+
+    Returns:
+        A `ValueError`, to be raised.
+    """
+    remedies = {
+        "rewards": "Repair the environment's reward.",
+        "log_probs": "The policy's weights or inputs are not finite: lower the learning rate, clip gradients "
+        "(global_clipnorm) or check the last callbacks' logs for the first NaN.",
+    }
+    return ValueError(
+        f"`{field}` must be finite. Received: {value} from environment {env} in step {step} of the rollout. "
+        f"{remedies.get(field, 'Repair the environment, or bound its observations with a wrapper.')} "
+        "The agent keeps the weights of its last finished update."
+    )

@@ -1,0 +1,196 @@
+"""Collecting rollouts from compiled environments, inside the compiled program."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from kerasrl_pg import ops
+from kerasrl_pg.envs.compiled import Running, advance, begin
+from kerasrl_pg.rollouts.rollout import Rollout
+
+WINDOW = 100  # Finished episodes that the means are over, as `EpisodeStatistics`.
+
+
+class Players(NamedTuple):
+    """N environments being played, and the returns of what they have finished; all tensors.
+
+    Args:
+        running: The environments.
+        returns: float32 [N], raw reward so far in the present episodes.
+        finished: float32 [WINDOW, 2], return and length of the last finished episodes, the latest first.
+        count: int32, how many of `finished` are there.
+    """
+
+    running: Running
+    returns: Any
+    finished: Any
+    count: Any
+
+
+def start(env, seed):
+    """N environments at the beginning of their first episodes.
+
+    Args:
+        env: A `CompiledEnv`.
+        seed: int32[2].
+
+    Returns:
+        `Players`.
+    """
+    noise = ops.random.uniform(seed, (env.num_envs, env.reset_noise))
+    zeros = tf.zeros(env.num_envs)
+    return Players(begin(env, noise), zeros, tf.zeros((WINDOW, 2)), tf.constant(0))
+
+
+def collect(env, policy, head, players, seeds, horizon, episodes=None):
+    """Plays T steps of N environments with a policy.
+
+    Args:
+        env: A `CompiledEnv`.
+        policy: A Keras model: observations to a distribution.
+        head: Its `Head`.
+        players: `Players`.
+        seeds: Three int32[2], for actions, environments' steps and resets.
+        horizon: T.
+        episodes: None, or how many whole episodes each environment plays; rows after them are not valid.
+
+    Returns:
+        `(rollout, players, rows)`: a `Rollout` of tensors, the environments after it, and how many rows were played.
+    """
+    n = env.num_envs
+    action_noise = head.noise(seeds[0], (horizon, n))
+    step_noise = ops.random.uniform(seeds[1], (horizon, n, env.step_noise))
+    reset_noise = ops.random.uniform(seeds[2], (horizon + 1, n, env.reset_noise))
+    if episodes:
+        players = players._replace(running=begin(env, reset_noise[horizon]), returns=tf.zeros(n))
+
+    def row(running, returns, left, t):
+        """One step: what is recorded of it, and what goes on."""
+        distribution = policy(running.observations)
+        actions = head.sample(distribution, action_noise[t])
+        following, outcome = advance(env, running, head.to_env(actions), step_noise[t], reset_noise[t])
+        valid = left > 0 if episodes else tf.ones(n, tf.bool)
+        returns += outcome.rewards
+        ended = outcome.ended & valid
+        record = {
+            "observations": running.observations,
+            "actions": actions,
+            "rewards": outcome.rewards,
+            "terminated": outcome.terminated,
+            "truncated": outcome.truncated,
+            "next_observations": outcome.next_observations,
+            "valid": valid,
+            # Of the episode that ended with this step; its length is 0 where none did.
+            "returns": returns,
+            "lengths": tf.where(ended, running.lengths + 1, 0),
+        }
+        left -= tf.cast(ended & bool(episodes), tf.int32)
+        return following, tf.where(outcome.ended, 0.0, returns), left, record
+
+    def storage(t):
+        left = tf.ones(n, tf.int32)
+        record = row(players.running, players.returns, left, t)[-1]
+        return tf.nest.map_structure(
+            lambda x: tf.TensorArray(x.dtype, horizon, element_shape=x.shape, clear_after_read=False), record
+        )
+
+    def body(t, running, returns, left, arrays):
+        running, returns, left, record = row(running, returns, left, t)
+        arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, record)
+        return t + 1, running, returns, left, arrays
+
+    def going(t, running, returns, left, arrays):
+        return (t < horizon) & tf.reduce_any(left > 0)
+
+    left = tf.fill([n], episodes or 1)
+    arrays = storage(tf.constant(0))
+    rows, running, returns, _, arrays = tf.while_loop(
+        going, body, (tf.constant(0), players.running, players.returns, left, arrays), maximum_iterations=horizon
+    )
+    record = tf.nest.map_structure(lambda array: array.stack(), arrays)
+    returns_then, lengths = record.pop("returns"), record.pop("lengths")
+    finished, count = latest(returns_then, lengths, players.finished, players.count)
+    players = Players(running, returns, finished, count)
+    # After the loop and all at once: the same numbers, by the program that will recompute them for the ratio.
+    log_probs = policy(ops.flatten_time(record["observations"])).log_prob(ops.flatten_time(record["actions"]))
+    return Rollout(log_probs=tf.reshape(log_probs, (horizon, n)), **record), players, rows
+
+
+def latest(returns, lengths, finished, count):
+    """The last `WINDOW` finished episodes, after a rollout.
+
+    Args:
+        returns: float32 [T, N], an episode's raw return in the row where it ended.
+        lengths: int32 [T, N], its length there, and 0 where none ended.
+        finished, count: Of `Players`, before.
+
+    Returns:
+        `finished` and `count`, after.
+    """
+    lengths = tf.reshape(lengths, [-1])
+    numbers = tf.cumsum(tf.cast(lengths > 0, tf.int32))
+    new = numbers[-1]
+    rank = tf.range(WINDOW)
+    # The place of the k-th episode from the end is the first where its number is reached.
+    places = tf.searchsorted(numbers, new - rank)
+    pairs = tf.stack([tf.reshape(returns, [-1]), tf.cast(lengths, tf.float32)], -1)
+    fresh = tf.gather(pairs, tf.clip_by_value(places, 0, pairs.shape[0] - 1))
+    shifted = tf.gather(finished, tf.clip_by_value(rank - new, 0, WINDOW - 1))
+    finished = tf.where((rank < new)[:, None], fresh, shifted)
+    return finished, tf.minimum(count + new, WINDOW)
+
+
+def means(players):
+    """`episode_return` (raw reward) and `episode_length` (steps), means over the last finished episodes; nan before
+    the first."""
+    count = int(players.count)
+    if count == 0:
+        return {"episode_return": float("nan"), "episode_length": float("nan")}
+    returns, lengths = players.finished[:count].numpy().mean(0, dtype="float64").tolist()
+    return {"episode_return": returns, "episode_length": lengths}
+
+
+def checked(spec):
+    """Names of the leaves that `is_finite` looks at, in its order; an observation comes before what follows from it.
+
+    Args:
+        spec: The `ObservationSpec`.
+    """
+    specs = {"observation": spec.specs} if spec.single else spec.specs
+    floats = [name for name in sorted(specs) if specs[name].dtype.is_floating]
+    names = ["" if spec.single else f"['{name}']" for name in floats]
+    return [
+        *[f"observations{name}" for name in names],
+        "log_probs",
+        "rewards",
+        *[f"next_observations{name}" for name in names],
+    ]
+
+
+def _checked(rollout):
+    fields = rollout.observations, rollout.log_probs, rollout.rewards, rollout.next_observations
+    return [leaf for leaf in tf.nest.flatten(fields) if leaf.dtype.is_floating]
+
+
+def _bad(leaf, valid):
+    """bool [T, N]: rows of a leaf [T, N, ...] that are not finite."""
+    finite = tf.math.is_finite(leaf)
+    return tf.logical_not(tf.reduce_all(finite, axis=list(range(2, leaf.shape.rank)))) & valid
+
+
+def is_finite(rollout):
+    """Whether all observations, rewards and log-probabilities of a rollout are finite, as a scalar tensor."""
+    return tf.logical_not(tf.reduce_any([tf.reduce_any(_bad(leaf, rollout.valid)) for leaf in _checked(rollout)]))
+
+
+def locate(rollout):
+    """Where a rollout is first not finite.
+
+    Returns:
+        int32[4]: 1, the place of the leaf in `checked`, the row, and the environment.
+    """
+    bad = tf.stack([_bad(leaf, rollout.valid) for leaf in _checked(rollout)], 1)  # [T, leaves, N]
+    first = tf.argmax(tf.cast(tf.reshape(bad, [-1]), tf.int32), output_type=tf.int32)
+    _, leaves, n = bad.shape
+    row, leaf, env = first // (leaves * n), first // n % leaves, first % n
+    return tf.stack([1, leaf, row, env])
