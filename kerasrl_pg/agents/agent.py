@@ -536,6 +536,13 @@ class Agent(keras.Model):
         """The compiled programs there are, by key."""
         return self._runtime.programs
 
+    def state_variables(self, num_envs):
+        """Every variable that an iteration with N environments may change."""
+        carry = [] if self.reward_scaling is None else [self.reward_carry(num_envs)]
+        optimizers = [variable for optimizer in self._optimizers() for variable in optimizer.variables]
+        unique = {id(v): v for v in [*self.variables, *optimizers]}
+        return [v.value for v in unique.values()] + carry
+
     def keep_players(self, env, players):
         """Keeps where the episodes of a compiled environment stand, for the next fit and for checkpoints."""
         self._runtime.players = env, players

@@ -150,47 +150,15 @@ def means(players):
     return {"episode_return": returns, "episode_length": lengths}
 
 
-def checked(spec):
-    """Names of the leaves that `is_finite` looks at, in its order; an observation comes before what follows from it.
-
-    Args:
-        spec: The `ObservationSpec`.
-    """
-    specs = {"observation": spec.specs} if spec.single else spec.specs
-    floats = [name for name in sorted(specs) if specs[name].dtype.is_floating]
-    names = ["" if spec.single else f"['{name}']" for name in floats]
-    return [
-        *[f"observations{name}" for name in names],
-        "log_probs",
-        "rewards",
-        *[f"next_observations{name}" for name in names],
-    ]
-
-
-def _checked(rollout):
-    fields = rollout.observations, rollout.log_probs, rollout.rewards, rollout.next_observations
-    return [leaf for leaf in tf.nest.flatten(fields) if leaf.dtype.is_floating]
-
-
-def _bad(leaf, valid):
-    """bool [T, N]: rows of a leaf [T, N, ...] that are not finite."""
-    finite = tf.math.is_finite(leaf)
-    return tf.logical_not(tf.reduce_all(finite, axis=list(range(2, leaf.shape.rank)))) & valid
-
-
 def is_finite(rollout):
-    """Whether all observations, rewards and log-probabilities of a rollout are finite, as a scalar tensor."""
-    return tf.logical_not(tf.reduce_any([tf.reduce_any(_bad(leaf, rollout.valid)) for leaf in _checked(rollout)]))
-
-
-def locate(rollout):
-    """Where a rollout is first not finite.
-
-    Returns:
-        int32[4]: 1, the place of the leaf in `checked`, the row, and the environment.
-    """
-    bad = tf.stack([_bad(leaf, rollout.valid) for leaf in _checked(rollout)], 1)  # [T, leaves, N]
-    first = tf.argmax(tf.cast(tf.reshape(bad, [-1]), tf.int32), output_type=tf.int32)
-    _, leaves, n = bad.shape
-    row, leaf, env = first // (leaves * n), first // n % leaves, first % n
-    return tf.stack([1, leaf, row, env])
+    """Whether the observations, rewards and log-probabilities of a rollout's valid rows are all finite; a scalar."""
+    fields = rollout.observations, rollout.log_probs, rollout.rewards, rollout.next_observations
+    total = tf.constant(0.0)
+    for leaf in tf.nest.flatten(fields):
+        if leaf.dtype.is_floating:
+            valid = tf.reshape(rollout.valid, [*rollout.valid.shape, *[1] * (leaf.shape.rank - 2)])
+            row = tf.reshape(tf.where(valid, leaf, 0.0), [1, -1])
+            # By a product with something tiny, which a NaN or an infinity survives and no finite number exceeds:
+            # XLA reduces one number at a time otherwise.
+            total += tf.squeeze(row @ tf.fill([row.shape[1], 1], 1e-30))
+    return tf.math.is_finite(total)
