@@ -83,11 +83,11 @@ def restart(agent, fresh):
         ValueError: If they differ in more than the seed.
     """
     fresh.bind(*agent.spaces)
-    if _settings(agent) != _settings(fresh):
-        raise ValueError(
-            "`make_agent` must give agents that differ in nothing but the seed. "
-            f"Received: {_settings(agent)} and {_settings(fresh)}."
-        )
+    mine, theirs = _settings(agent), _settings(fresh)
+    differ = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
+    if differ:
+        told = "; ".join(f"{name}={mine.get(name)!r} and {theirs.get(name)!r}" for name in differ)
+        raise ValueError(f"`make_agent` must give agents that differ in nothing but the seed. Received: {told}.")
     for mine, theirs in zip(_variables(agent), _variables(fresh), strict=True):
         mine.assign(theirs)
     agent.seed = fresh.seed
@@ -108,6 +108,9 @@ def _settings(agent):
     for optimizer in ("optimizer", "critic_optimizer"):
         if config[optimizer]:
             config[optimizer]["config"].pop("name", None)
+            # A learning rate that callbacks moved; what it was compiled with is among the base rates.
+            if isinstance(config[optimizer]["config"]["learning_rate"], float):
+                config[optimizer]["config"].pop("learning_rate")
     return config
 
 

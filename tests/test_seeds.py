@@ -1,0 +1,99 @@
+import keras
+import numpy as np
+import pytest
+
+import kerasrl_pg as pg
+from kerasrl_pg.seeds import SeedRuns, bootstrap_interval, interquartile_mean
+
+CARTPOLE = pg.envs.CartPole(num_envs=4, max_episode_steps=30)
+BUDGET = {"epochs": 2, "steps_per_epoch": 3, "verbose": 0}
+
+
+def make_agent(seed, **kwargs):
+    agent = pg.PPO(
+        horizon=8,
+        minibatch_size=16,
+        update_epochs=2,
+        networks=pg.Networks(hidden_units=(4,), normalize_observations=True),
+        reward_scaling=True,
+        anneal_learning_rate=True,
+        seed=seed,
+        **kwargs,
+    )
+    agent.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    return agent
+
+
+@pytest.mark.parametrize("kind", ["compiled", "host"])
+def test_each_run_is_what_its_seed_alone_would_have_given(kind, tmp_path):
+    env, budget = (CARTPOLE, BUDGET) if kind == "compiled" else ("CartPole-v1", {**BUDGET, "num_envs": 4})
+    agents = []
+
+    def make(seed):
+        agents.append(make_agent(seed))
+        return agents[-1]
+
+    runs = pg.fit_seeds(make, env, [3, 8, 5], episodes=4, filepath=tmp_path / "{seed}.keras", **budget)
+    assert agents[0].update_function.experimental_get_tracing_count() == 1
+    assert not hasattr(agents[1], "update_function") and not hasattr(agents[2], "update_function")
+    assert runs.seeds == [3, 8, 5] and runs.returns.shape == (3,)
+    for index, seed in enumerate(runs.seeds):
+        alone = make_agent(seed)
+        history = alone.fit(env, **budget).history
+        assert history["loss"] == runs.histories[index]["loss"]
+        assert history["episode_return"] == runs.histories[index]["episode_return"]
+        assert alone.evaluate(env, 4) == runs.evaluations[index]
+        saved = keras.models.load_model(tmp_path / f"{seed}.keras")
+        assert all(np.array_equal(a, b) for a, b in zip(alone.get_weights(), saved.get_weights(), strict=True))
+
+
+def test_callbacks_of_each_run(tmp_path):
+    begun = []
+
+    def callbacks(seed):
+        return [keras.callbacks.LambdaCallback(on_train_begin=lambda logs: begun.append(seed))]
+
+    pg.fit_seeds(make_agent, CARTPOLE, 2, episodes=2, callbacks=callbacks, **BUDGET)
+    assert begun == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        ({"seeds": []}, ValueError, "`seeds` must be different whole numbers, at least one"),
+        ({"seeds": [1, 1]}, ValueError, "`seeds` must be different.*Received: seeds=.1, 1."),
+        ({"seeds": 0}, ValueError, "`seeds` must be a whole number of at least 1"),
+        ({"seeds": 2, "callbacks": [None]}, TypeError, "`callbacks` must be a function from a seed"),
+        ({"seeds": 2, "filepath": "agent.keras"}, ValueError, "`filepath` must hold {seed}.*agent.keras"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, error, sentence):
+    with pytest.raises(error, match=sentence):
+        pg.fit_seeds(make_agent, CARTPOLE, **arguments, **BUDGET)
+
+
+def test_agents_that_differ_in_more_than_the_seed_are_refused():
+    with pytest.raises(ValueError, match="`make_agent` must give agents that differ in nothing but the seed"):
+        pg.fit_seeds(lambda seed: make_agent(seed, gamma=0.9 + 0.01 * seed), CARTPOLE, 2, episodes=1, **BUDGET)
+
+
+def test_interquartile_mean_and_its_interval():
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(1).normal(size=(3, 11))
+    np.testing.assert_allclose(interquartile_mean(values), stats.trim_mean(values, 0.25, axis=-1))
+    np.testing.assert_allclose(interquartile_mean(values, 0), stats.trim_mean(values, 0.25, axis=0))
+    low, high = bootstrap_interval(values[0])
+    reference = stats.bootstrap((values[0],), interquartile_mean, n_resamples=10_000, method="percentile", rng=0)
+    np.testing.assert_allclose([low, high], reference.confidence_interval, rtol=0.02, atol=0.01)
+    assert low < interquartile_mean(values[0]) < high
+
+
+def test_curves_of_unequal_length_and_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    history = {"episode_return": [1.0, 2.0, 3.0], "env_steps": [10, 20, 30]}
+    short = {"episode_return": [4.0, 5.0], "env_steps": [10, 20]}
+    runs = SeedRuns([0, 1], [{"return": 3.0}, {"return": 5.0}], [history, short])
+    np.testing.assert_array_equal(runs.curve(), [[1.0, 2.0, 3.0], [4.0, 5.0, np.nan]])
+    assert runs.iqm == 4.0
+    runs.plot(tmp_path / "seeds.png")
+    assert (tmp_path / "seeds.png").read_bytes().startswith(b"\x89PNG")
