@@ -1,5 +1,6 @@
 """Every example runs, on a small budget."""
 
+import ast
 import runpy
 import sys
 from pathlib import Path
@@ -38,6 +39,12 @@ def test_callbacks(run, tmp_path):
 def test_own_method(run, capsys):
     run("own_method", 512)
     assert "'return'" in capsys.readouterr().out
+
+
+def test_own_compiled_env(run, capsys):
+    run("own_compiled_env", 16_384)
+    result = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
+    assert result["return"] > -5.0  # A free fall's is about -15.
 
 
 def test_tune(run, tmp_path, capsys):

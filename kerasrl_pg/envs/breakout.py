@@ -67,7 +67,8 @@ class Breakout(CompiledEnv):
         return int(self.sticky_actions > 0)
 
     def reset(self, noise):
-        # The ball comes in at one of the two sides, and flies down to the other.
+        # The ball comes in at one of the two sides, and flies down to the other. The last action is to stay; MinAtar
+        # carries that of the episode before.
         from_left = tf.cast(noise < 0.5, tf.int32)
         column, zero = 9 - 9 * from_left, tf.zeros_like(from_left)
         pieces = [column, zero + 3, 2 * from_left - 1, zero + 1, column, zero + 3, zero + 4, zero, zero]

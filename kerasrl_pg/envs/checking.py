@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from kerasrl_pg.envs.compiled import Running, advance
+from kerasrl_pg.envs.compiled import CompiledEnv, Running, advance
 from kerasrl_pg.envs.spaces import ObservationSpec
 from kerasrl_pg.ops import random
 
@@ -56,13 +56,15 @@ def check_equal(env, reference, steps=2000, seed=0, tolerance=1e-5, policy=None,
 
     Raises:
         ValueError: Naming the first difference: the field, the step, and both values.
-        TypeError: If `reference` is none of these.
+        TypeError: If `env` is no `CompiledEnv`, or `reference` none of these.
 
     >>> from kerasrl_pg.envs import CartPole, check_equal
     >>> report = check_equal(CartPole(), "CartPole-v1", steps=200)
     >>> report.steps, report.observation_difference < 1e-5
     (200, True)
     """
+    if not isinstance(env, CompiledEnv):
+        raise TypeError(f"`env` must be a CompiledEnv, such as CartPole(). Received: env={env!r}.")
     if env.step_noise:
         raise ValueError(
             "`env` must step without noise, since no reference shares its noise. "
@@ -136,32 +138,34 @@ def _play(env, reference, policy, steps, seed):
     """The reference's steps, as a dictionary of arrays [steps, ...] and nests of them."""
     flatten = ObservationSpec(env.observation_space).flatten
 
-    def snapshot():
-        return tf.nest.map_structure(np.array, env.state_of(reference.unwrapped))
+    def copies(observation):
+        # The reference may write on its arrays in the next step.
+        return tf.nest.map_structure(np.array, (flatten(observation), env.state_of(reference.unwrapped)))
 
     rows = []
     observation, _ = reference.reset(seed=seed)
-    state, length = snapshot(), 0
+    length = 0
     for _ in range(steps):
+        before, state = copies(observation)
         action = policy(observation)
-        after, reward, terminated, truncated, _ = reference.step(action)
+        observation, reward, terminated, truncated, _ = reference.step(action)
+        after, next_state = copies(observation)
         rows.append(
             {
-                "observations": tf.nest.map_structure(np.array, flatten(observation)),
+                "observations": before,
                 "rewards": np.float64(reward),
                 "terminated": np.bool_(terminated),
                 "truncated": np.bool_(truncated),
-                "next_observations": tf.nest.map_structure(np.array, flatten(after)),
-                "next_states": snapshot(),
+                "next_observations": after,
+                "next_states": next_state,
                 "states": state,
                 "lengths": np.int32(length),
                 "actions": np.asarray(action, env.action_space.dtype),
             }
         )
-        observation, length = after, length + 1
+        length += 1
         if terminated or truncated:
             (observation, _), length = reference.reset(), 0
-        state = snapshot()
     return tf.nest.map_structure(lambda *values: np.stack(values), *rows)
 
 

@@ -47,9 +47,7 @@ class CartPole(CompiledEnv):
         cos, sin = tf.cos(theta), tf.sin(theta)
         push = tf.where(actions == 1, force, -force)
         temporary = (push + mass_pole * half_length * theta_dot**2 * sin) / mass
-        theta_acceleration = (gravity * sin - cos * temporary) / (
-            half_length * (4.0 / 3.0 - mass_pole * cos**2 / mass)
-        )
+        theta_acceleration = (gravity * sin - cos * temporary) / (half_length * (4.0 / 3.0 - mass_pole * cos**2 / mass))
         x_acceleration = temporary - mass_pole * half_length * theta_acceleration * cos / mass
         x, x_dot = x + tau * x_dot, x_dot + tau * x_acceleration
         theta, theta_dot = theta + tau * theta_dot, theta_dot + tau * theta_acceleration

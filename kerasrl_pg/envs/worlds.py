@@ -52,7 +52,7 @@ class Corridor(CompiledEnv):
         return state
 
     def step(self, state, actions, noise):
-        place = tf.maximum(state + tf.where(actions == 1, 1, -1), 0)
+        place = tf.clip_by_value(state + tf.where(actions == 1, 1, -1), 0, self.length - 1)
         return Transition(place, tf.fill(place.shape, -1.0), place == self.length - 1)
 
 
@@ -233,6 +233,4 @@ def whole_number(noise, count):
 def _check_whole(name, value, at_least, at_most=float("inf")):
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not at_least <= value <= at_most:
         most = "" if at_most == float("inf") else f" and at most {at_most}"
-        raise ValueError(
-            f"`{name}` must be a whole number of at least {at_least}{most}. Received: {name}={value!r}."
-        )
+        raise ValueError(f"`{name}` must be a whole number of at least {at_least}{most}. Received: {name}={value!r}.")

@@ -21,12 +21,14 @@ def time_limit(env, steps):
         A `CompiledEnv`.
 
     Raises:
+        TypeError: If `env` is no `CompiledEnv`.
         ValueError: If `steps` is below 1.
 
     >>> from kerasrl_pg.envs import CartPole
     >>> time_limit(CartPole(num_envs=8), 200)
     CartPole(num_envs=8, max_episode_steps=200)
     """
+    _check_compiled(env)
     if steps is not None:
         _check_whole("steps", steps)
     return dataclasses.replace(env, max_episode_steps=steps)
@@ -43,6 +45,7 @@ def mask_observations(env, keep):
         A `CompiledEnv`.
 
     Raises:
+        TypeError: If `env` is no `CompiledEnv`.
         ValueError: If the observations are no vectors, or `keep` is empty or names components that do not exist.
 
     >>> from kerasrl_pg.envs import CartPole
@@ -50,6 +53,7 @@ def mask_observations(env, keep):
     >>> hidden_velocities.observation_space.shape
     (2,)
     """
+    _check_compiled(env)
     space = env.observation_space
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
         raise ValueError(f"`env` must have a Box of one dimension as observation space. Received: {space} of {env}.")
@@ -77,6 +81,7 @@ def repeat_actions(env, times):
         A `CompiledEnv`.
 
     Raises:
+        TypeError: If `env` is no `CompiledEnv`.
         ValueError: If `times` is below 1.
 
     Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning", Methods.
@@ -85,6 +90,7 @@ def repeat_actions(env, times):
     >>> repeat_actions(Acrobot(num_envs=8), times=4).max_episode_steps
     125
     """
+    _check_compiled(env)
     _check_whole("times", times)
     limit = env.max_episode_steps
     return _around(env, RepeatedActions, limit and math.ceil(limit / times), times=int(times))
@@ -184,6 +190,14 @@ def _where(over, old, new):
         return tf.where(tf.reshape(over, [-1, *[1] * (x.shape.rank - 1)]), x, y)
 
     return tf.nest.map_structure(choose, old, new)
+
+
+def _check_compiled(env):
+    if not isinstance(env, CompiledEnv):
+        raise TypeError(
+            f"`env` must be a CompiledEnv, such as CartPole(num_envs=8). Received: env={env!r}. "
+            "For gymnasium's environments use gymnasium's wrappers."
+        )
 
 
 def _check_whole(name, value):
