@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kerasrl_pg.agents.checks import check_whole
+from kerasrl_pg.checks import check_whole
 
 
 def fit_seeds(make_agent, env, seeds=10, *, episodes=100, evaluation_env=None, callbacks=None, filepath=None, **fit):

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.agents.checks import check_number, check_whole, serialize_coefficient
+from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")

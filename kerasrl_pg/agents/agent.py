@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
-from kerasrl_pg.agents.checks import Schedule, check_number, check_whole
 from kerasrl_pg.agents.training import CompiledTraining, HostTraining
 from kerasrl_pg.callbacks import Budget, Progress
+from kerasrl_pg.checks import Schedule, check_number, check_whole
 from kerasrl_pg.envs.adapter import CompiledVectorEnv
 from kerasrl_pg.envs.compiled import CompiledEnv
 from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_from_config, space_to_config

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, heads, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.agents.checks import check_number, check_whole, serialize_coefficient
 from kerasrl_pg.agents.minibatches import for_each_minibatch
+from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 
 
 class Batch(NamedTuple):

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.agents.checks import check_number, check_whole, serialize_coefficient
 from kerasrl_pg.baselines import Baseline
+from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 from kerasrl_pg.envs.compiled import CompiledEnv
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from kerasrl_pg import ops
 from kerasrl_pg.callbacks import Compiling
+from kerasrl_pg.envs.compiled import check_contract
 from kerasrl_pg.models.normalization import normalizers
 from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.collect import Collector, check_finite
@@ -205,6 +206,7 @@ class CompiledTraining(Training):
         super().__init__(agent, budget, show)
         self._env = env
         self._horizon = horizon
+        check_contract(env)
         self._key = env, horizon
         self._seed = seed
         self._annealing = tf.constant(budget.annealing(), tf.int64)

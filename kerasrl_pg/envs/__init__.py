@@ -4,7 +4,7 @@ from kerasrl_pg.envs.adapter import CompiledVectorEnv
 from kerasrl_pg.envs.breakout import Breakout
 from kerasrl_pg.envs.checking import check_equal
 from kerasrl_pg.envs.classic_control import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
-from kerasrl_pg.envs.compiled import CompiledEnv, Transition
+from kerasrl_pg.envs.compiled import CompiledEnv, Transition, check_contract
 from kerasrl_pg.envs.spaces import ObservationSpec, space_from_config, space_to_config
 from kerasrl_pg.envs.vector import Stepper, make_vector_env
 from kerasrl_pg.envs.worlds import Catch, Corridor, TabularMDP
@@ -25,6 +25,7 @@ __all__ = [
     "Stepper",
     "TabularMDP",
     "Transition",
+    "check_contract",
     "check_equal",
     "make_vector_env",
     "mask_observations",

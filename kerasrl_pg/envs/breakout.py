@@ -48,7 +48,6 @@ class Breakout(CompiledEnv):
     TensorShape([2, 10, 10, 4])
     """
 
-    num_envs: int = 1
     max_episode_steps: int | None = 1000
     sticky_actions: float = 0.1
 
@@ -57,6 +56,7 @@ class Breakout(CompiledEnv):
     reset_noise = 1
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0.0 <= self.sticky_actions <= 1.0:
             raise ValueError(
                 f"`sticky_actions` must be a number in [0, 1]. Received: sticky_actions={self.sticky_actions!r}."

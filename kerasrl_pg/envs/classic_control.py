@@ -26,7 +26,6 @@ class CartPole(CompiledEnv):
     Source: Barto, Sutton and Anderson 1983; gymnasium, `envs/classic_control/cartpole.py`.
     """
 
-    num_envs: int = 1
     max_episode_steps: int | None = 500
 
     # Beyond its ends an episode is over, and gymnasium doubles them for the space.
@@ -70,7 +69,6 @@ class Acrobot(CompiledEnv):
     1996 ("Generalization in reinforcement learning"); gymnasium, `envs/classic_control/acrobot.py`.
     """
 
-    num_envs: int = 1
     max_episode_steps: int | None = 500
 
     observation_space = _symmetric_box([1.0, 1.0, 1.0, 1.0, 4 * math.pi, 9 * math.pi])
@@ -128,7 +126,6 @@ class Pendulum(CompiledEnv):
     Source: gymnasium, `envs/classic_control/pendulum.py`.
     """
 
-    num_envs: int = 1
     max_episode_steps: int | None = 200
 
     observation_space = _symmetric_box([1.0, 1.0, 8.0])
@@ -169,7 +166,6 @@ class MountainCar(CompiledEnv):
     `envs/classic_control/mountain_car.py`.
     """
 
-    num_envs: int = 1
     max_episode_steps: int | None = 200
 
     observation_space = gym.spaces.Box(np.float32([-1.2, -0.07]), np.float32([0.6, 0.07]))

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
+from kerasrl_pg.checks import check_whole
 from kerasrl_pg.envs.compiled import CompiledEnv, Transition
 
 
@@ -32,14 +33,14 @@ class Corridor(CompiledEnv):
     array([0, 0, 3], dtype=int32)
     """
 
-    num_envs: int = 1
     max_episode_steps: int | None = 200
     length: int = 6
 
     action_space = gym.spaces.Discrete(2)
 
     def __post_init__(self):
-        _check_whole("length", self.length, 2)
+        super().__post_init__()
+        check_whole("length", self.length, at_least=2)
 
     @property
     def observation_space(self):
@@ -87,7 +88,6 @@ class TabularMDP(CompiledEnv):
     ((3, 2, 3), [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
     """
 
-    num_envs: int = 1
     max_episode_steps: int | None = 100
     num_states: int = 5
     num_actions: int = 3
@@ -98,10 +98,11 @@ class TabularMDP(CompiledEnv):
     step_noise = 1
 
     def __post_init__(self):
-        _check_whole("num_states", self.num_states, 1)
-        _check_whole("num_actions", self.num_actions, 1)
-        _check_whole("branching", self.branching, 1, self.num_states)
-        _check_whole("seed", self.seed, 0)
+        super().__post_init__()
+        check_whole("num_states", self.num_states, 1)
+        check_whole("num_actions", self.num_actions, 1)
+        check_whole("branching", self.branching, 1, self.num_states)
+        check_whole("seed", self.seed, 0)
 
     @property
     def observation_space(self):
@@ -179,7 +180,6 @@ class Catch(CompiledEnv):
            [0., 1., 0.]], dtype=float32)
     """
 
-    num_envs: int = 1
     max_episode_steps: int | None = None
     rows: int = 10
     columns: int = 5
@@ -188,8 +188,9 @@ class Catch(CompiledEnv):
     reset_noise = 1
 
     def __post_init__(self):
-        _check_whole("rows", self.rows, 2)
-        _check_whole("columns", self.columns, 1)
+        super().__post_init__()
+        check_whole("rows", self.rows, 2)
+        check_whole("columns", self.columns, 1)
 
     @property
     def observation_space(self):
@@ -228,9 +229,3 @@ def whole_number(noise, count):
     array([0, 2, 3], dtype=int32)
     """
     return tf.cast(noise * count, tf.int32)
-
-
-def _check_whole(name, value, at_least, at_most=float("inf")):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not at_least <= value <= at_most:
-        most = "" if at_most == float("inf") else f" and at most {at_most}"
-        raise ValueError(f"`{name}` must be a whole number of at least {at_least}{most}. Received: {name}={value!r}.")

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
+from kerasrl_pg.checks import check_whole
 from kerasrl_pg.envs.compiled import CompiledEnv, Transition
 
 
@@ -30,7 +31,7 @@ def time_limit(env, steps):
     """
     _check_compiled(env)
     if steps is not None:
-        _check_whole("steps", steps)
+        check_whole("steps", steps)
     return dataclasses.replace(env, max_episode_steps=steps)
 
 
@@ -91,7 +92,7 @@ def repeat_actions(env, times):
     125
     """
     _check_compiled(env)
-    _check_whole("times", times)
+    check_whole("times", times)
     limit = env.max_episode_steps
     return _around(env, RepeatedActions, limit and math.ceil(limit / times), times=int(times))
 
@@ -105,8 +106,6 @@ class Wrapper(CompiledEnv):
         env: The inner `CompiledEnv`.
     """
 
-    num_envs: int
-    max_episode_steps: int | None
     env: CompiledEnv
 
     @property
@@ -198,8 +197,3 @@ def _check_compiled(env):
             f"`env` must be a CompiledEnv, such as CartPole(num_envs=8). Received: env={env!r}. "
             "For gymnasium's environments use gymnasium's wrappers."
         )
-
-
-def _check_whole(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"`{name}` must be a whole number of at least 1. Received: {name}={value!r}.")

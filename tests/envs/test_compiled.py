@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrl_pg.envs import CompiledEnv, Transition
+from kerasrl_pg.envs import CompiledEnv, Transition, check_contract
 from kerasrl_pg.envs.compiled import advance, begin
 
 
@@ -107,3 +107,63 @@ def test_a_transition_without_truncation():
 def test_what_is_missing_is_named(call, sentence):
     with pytest.raises(NotImplementedError, match=sentence):
         call(CompiledEnv())
+
+
+@dataclasses.dataclass(frozen=True)
+class Faulty(CompiledEnv):
+    """Right, but for the one thing that `fault` names."""
+
+    fault: str = ""
+    weights: object = ()
+    action_space = gym.spaces.Discrete(2)
+
+    @property
+    def observation_space(self):
+        return None if self.fault == "space" else gym.spaces.Box(-1.0, 1.0, (2,))
+
+    def reset(self, noise):
+        return {"x": tf.zeros((noise.shape[0], 2)), "t": tf.zeros(noise.shape[0], tf.int32)}
+
+    def observe(self, state):
+        shape = {"observation": (self.num_envs, 3)}.get(self.fault, (self.num_envs, 2))
+        return tf.zeros(shape, tf.float64 if self.fault == "dtype" else tf.float32)
+
+    def step(self, state, actions, noise):
+        n = self.num_envs
+        after = {"x": state["x"] + 1.0, "t": tf.cast(state["t"], tf.int64 if self.fault == "state" else tf.int32)}
+        if self.fault == "structure":
+            after["y"] = after["x"]
+        rewards = tf.zeros((n, 1)) if self.fault == "rewards" else tf.zeros(n)
+        ends = tf.zeros(n) if self.fault == "terminated" else tf.zeros(n, tf.bool)
+        if self.fault == "tuple":
+            return after, rewards, ends
+        return Transition(after, rewards, ends, tf.zeros((), tf.bool) if self.fault == "truncated" else None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "sentence"),
+    [
+        ("space", ValueError, "`observation_space` must be a gymnasium space. Received: None"),
+        ("observation", ValueError, r"`observations` .* must be float32 of shape \(3, 2\). Received: .*\(3, 3\)"),
+        ("dtype", ValueError, "`observations` .* must be float32 .* Received: float64"),
+        ("state", ValueError, "`state` .* must be int32 .* Received: int64"),
+        ("structure", ValueError, "`step` must give a state of the structure that `reset` gives"),
+        ("rewards", ValueError, r"`rewards` .* shape \(3,\). Received: float32 of shape \(3, 1\) from Faulty"),
+        ("terminated", ValueError, "`terminated` .* must be bool .* Received: float32"),
+        ("truncated", ValueError, "`truncated` .* must be bool"),
+        ("tuple", TypeError, "`step` must return a Transition"),
+    ],
+)
+def test_an_environment_that_breaks_the_contract_is_named(fault, error, sentence):
+    check_contract(Faulty(num_envs=3))
+    with pytest.raises(error, match=sentence):
+        check_contract(Faulty(num_envs=3, fault=fault))
+
+
+def test_fields_must_be_hashable_and_numbers_in_range():
+    with pytest.raises(TypeError, match="`env` must have hashable fields"):
+        check_contract(Faulty(weights=[1.0]))
+    with pytest.raises(ValueError, match="`num_envs` must be a whole number of at least 1. Received: num_envs=0"):
+        Faulty(num_envs=0)
+    with pytest.raises(ValueError, match="`max_episode_steps` must be .* Received: max_episode_steps=0"):
+        Faulty(max_episode_steps=0)

@@ -109,8 +109,8 @@ def test_it_equals_a_loop_in_python(env, episodes, jit_compile):
         assert int(count) == len(rows) and (episodes is None or len(rows) < horizon)
         for name in rollout._fields:
             expected = tf.nest.map_structure(lambda *x: np.stack(x), *[row[name] for row in rows])
-            actual = tf.nest.map_structure(lambda x: x[: int(count)].numpy(), getattr(rollout, name))
-            for a, b in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
+            actual = [leaf[: len(rows)] for leaf in tf.nest.flatten(getattr(rollout, name))]
+            for a, b in zip(actual, tf.nest.flatten(expected), strict=True):
                 np.testing.assert_allclose(a, b, atol=1e-5)
         assert not rollout.valid[len(rows) :].numpy().any()
         if not episodes:
