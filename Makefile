@@ -1,26 +1,25 @@
 # Everything runs in .venv, which the first target that needs it builds from requirements.lock.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kerasrl_pg/xla
-RUN := TF_CPP_MIN_LOG_LEVEL=2 \
-       TF_XLA_FLAGS="--tf_xla_persistent_cache_directory=$(CACHE) $(TF_XLA_FLAGS)"
+RUN := TF_CPP_MIN_LOG_LEVEL=2
 INSTALLED := .venv/.installed
 PEERS := benchmarks/.venv
+PUREJAXRL := benchmarks/.venv-purejaxrl
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint lock bench-peers clean
+.PHONY: help demo test slow lint lock bench-peers bench-purejaxrl clean
 
 help:  ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
-demo: $(INSTALLED) | $(CACHE)  ## train PPO on CartPole-v1, evaluate 100 episodes, export (about a minute)
+demo: $(INSTALLED)  ## train PPO on CartPole-v1, evaluate 100 episodes, export (about a minute)
 	$(RUN) .venv/bin/kerasrl-pg train --agent=ppo --env=CartPole-v1 --total_steps=100000 \
 	    --episodes=100 --out=runs/cartpole
 
-test: $(INSTALLED) | $(CACHE)  ## the tests, without the slow ones
+test: $(INSTALLED)  ## the tests, without the slow ones
 	$(RUN) .venv/bin/python -m pytest -q
 
-slow: $(INSTALLED) | $(CACHE)  ## the tests that train
+slow: $(INSTALLED)  ## the tests that train
 	$(RUN) .venv/bin/python -m pytest -q -m slow
 
 lint: $(INSTALLED)  ## ruff
@@ -33,7 +32,9 @@ lock: $(INSTALLED)  ## write requirements.lock anew, from what setup.py asks for
 	    --python-version 3.11 --constraint /dev/stdin --no-annotate --no-header \
 	    --no-emit-find-links --no-emit-index-url -q --output-file requirements.lock
 
-bench-peers: $(PEERS)/.installed  ## the peers' own environment, for benchmarks/throughput.py
+bench-peers: $(PEERS)/.installed  ## the peers' own environment, for the benchmarks beside them
+
+bench-purejaxrl: $(PUREJAXRL)/.installed  ## PureJaxRL's, of its own versions, for benchmarks/compiled.py
 
 clean:  ## remove what was built, keep both environments
 	rm -rf build dist runs *.egg-info .pytest_cache .ruff_cache
@@ -51,5 +52,7 @@ $(PEERS)/.installed: benchmarks/requirements-peers.txt
 	$(PEERS)/bin/python -m pip install -q -r $<
 	touch $@
 
-$(CACHE):
-	mkdir -p $@
+$(PUREJAXRL)/.installed: benchmarks/requirements-purejaxrl.txt
+	test -x $(PUREJAXRL)/bin/python || $(PYTHON) -m venv $(PUREJAXRL)
+	$(PUREJAXRL)/bin/python -m pip install -q -r $<
+	touch $@

@@ -24,6 +24,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from kerasrl_pg.seeds import bootstrap_interval, interquartile_mean
+
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 # (seeds, the return that the final policy should reach)
 TARGETS = {
@@ -129,24 +131,6 @@ def add(record):
         os.close(folder)
 
 
-def iqm(values, axis=-1):
-    """Interquartile mean: the mean without the lowest and the highest quarter."""
-    from scipy import stats
-
-    return stats.trim_mean(values, 0.25, axis=axis)
-
-
-def interval(values):
-    """95 % percentile bootstrap of the IQM over seeds.
-
-    Resampled within the preset: the strata of Agarwal et al. 2021 (arXiv 2108.13264) are tasks.
-    """
-    from scipy import stats
-
-    done = stats.bootstrap((values,), iqm, n_resamples=10_000, method="percentile", rng=0)
-    return done.confidence_interval
-
-
 def table(groups, presets):
     """`learning.md`, from records by preset."""
     lines = [
@@ -162,9 +146,9 @@ def table(groups, presets):
     for name, records in groups.items():
         preset, target = presets[name], TARGETS[name][1]
         values = [record["evaluation"]["return"] for record in records]
-        told = f"{iqm(values):.1f}"
+        told = f"{interquartile_mean(values):.1f}"
         if len(values) > 1:
-            low, high = interval(values)
+            low, high = bootstrap_interval(values)
             told += f" [{low:.1f}, {high:.1f}]"
         wanted = TARGETS[name][0]
         seeds = str(len(values)) if len(values) >= wanted else f"{len(values)}, not yet {wanted}"

@@ -5,7 +5,16 @@ from kerasrl_pg import compilation_cache
 compilation_cache.enable()  # Before TensorFlow computes anything.
 
 from kerasrl_pg import baselines, callbacks, envs, estimators, heads, models, ops, presets, rollouts, serving  # noqa: E402
-from kerasrl_pg.agents import A2C, PPO, REINFORCE, Agent  # noqa: E402
+from kerasrl_pg.agents import (  # noqa: E402
+    A2C,
+    NPG,
+    PPO,
+    REINFORCE,
+    TRPO,
+    Agent,
+    ConstrainedGradient,
+    PPOPenalty,
+)
 from kerasrl_pg.models import Networks  # noqa: E402
 from kerasrl_pg.seeds import SeedRuns, fit_seeds  # noqa: E402
 
@@ -14,10 +23,14 @@ __version__ = "0.1.0"
 __all__ = [
     "A2C",
     "Agent",
+    "ConstrainedGradient",
+    "NPG",
     "Networks",
     "PPO",
+    "PPOPenalty",
     "REINFORCE",
     "SeedRuns",
+    "TRPO",
     "baselines",
     "callbacks",
     "envs",

@@ -47,6 +47,13 @@ def test_own_compiled_env(run, capsys):
     assert result["return"] > -5.0  # A free fall's is about -15.
 
 
+def test_seeds(run, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    run("seeds", 16_384, tmp_path)
+    assert "interquartile mean" in capsys.readouterr().out
+    assert (tmp_path / "4.keras").exists() and (tmp_path / "seeds.png").exists()
+
+
 def test_tune(run, tmp_path, capsys):
     pytest.importorskip("keras_tuner")
     run("tune", 2, 1024, tmp_path)

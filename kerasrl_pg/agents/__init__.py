@@ -2,7 +2,11 @@
 
 from kerasrl_pg.agents.a2c import A2C
 from kerasrl_pg.agents.agent import Agent
+from kerasrl_pg.agents.constrained import ConstrainedGradient
+from kerasrl_pg.agents.npg import NPG
 from kerasrl_pg.agents.ppo import PPO
+from kerasrl_pg.agents.ppo_penalty import PPOPenalty
 from kerasrl_pg.agents.reinforce import REINFORCE
+from kerasrl_pg.agents.trpo import TRPO
 
-__all__ = ["A2C", "Agent", "PPO", "REINFORCE"]
+__all__ = ["A2C", "Agent", "ConstrainedGradient", "NPG", "PPO", "PPOPenalty", "REINFORCE", "TRPO"]

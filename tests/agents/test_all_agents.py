@@ -15,6 +15,10 @@ TINY = {"networks": pg.Networks(hidden_units=(8,), normalize_observations=True),
 MAKERS = {
     "a2c": lambda **kw: pg.A2C(**{"horizon": 8, **TINY, **kw}),
     "ppo": lambda **kw: pg.PPO(**{"horizon": 8, "minibatch_size": 16, "update_epochs": 2, **TINY, **kw}),
+    "constrained": lambda **kw: pg.ConstrainedGradient(**{"horizon": 8, "minibatch_size": 8, **TINY, **kw}),
+    "npg": lambda **kw: pg.NPG(**{"horizon": 8, "minibatch_size": 8, **TINY, **kw}),
+    "ppo_penalty": lambda **kw: pg.PPOPenalty(**{"horizon": 8, "minibatch_size": 8, "update_epochs": 2, **TINY, **kw}),
+    "trpo": lambda **kw: pg.TRPO(**{"horizon": 8, "minibatch_size": 8, **TINY, **kw}),
     "reinforce": lambda **kw: pg.REINFORCE(**{"horizon": 24, "episodes": 2, **TINY, **kw}),
     "reinforce_value": lambda **kw: pg.REINFORCE(
         **{"horizon": 24, "episodes": 2, "baseline": pg.baselines.ValueFunction(3), **TINY, **kw}

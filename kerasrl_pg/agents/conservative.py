@@ -1,0 +1,275 @@
+"""What the conservative updates have in common: one measured step of the policy, then the critic's regression."""
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from kerasrl_pg import estimators, ops
+from kerasrl_pg.agents.agent import Agent
+from kerasrl_pg.agents.minibatches import for_each_minibatch
+from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
+
+
+class Batch(NamedTuple):
+    """A rollout as one step needs it, [B, ...] each, and π_old on it."""
+
+    observations: Any
+    actions: Any
+    advantages: Any
+    returns: Any
+    valid: Any
+    old: Any = None
+    old_log_probs: Any = None
+
+
+class Outcome(NamedTuple):
+    """What a policy is worth on a batch: scalars, means over the valid rows."""
+
+    kl: Any  # KL(π_old || π), nats
+    objective: Any  # what the step ascends: surrogate + c_H entropy
+    surrogate: Any  # π/π_old A
+    entropy: Any  # nats
+
+
+class Conservative(Agent):
+    """Base of the agents whose policy takes one step of a length of its own, computed and not left to an optimizer.
+
+    A method implements `policy_step(batch)`. The optimizer given to `compile` moves the critic alone, and
+    `anneal_learning_rate` lowers its rate.
+
+    Args:
+        policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`.
+            Layers that policy and critic share belong to the policy: the regression leaves them alone, or it would
+            move the policy out of its bound (as Stable-Baselines3-Contrib does).
+        horizon: T. 128: with eight environments the 1024 rows of OpenAI Baselines' trpo_mpi.
+        estimator: None for GAE(λ = 0.95).
+        entropy_coef: c_H >= 0, weight of the mean entropy in what the step ascends. 0, OpenAI Baselines' trpo_mpi.
+        normalize_advantages: Whether advantages are standardised over the rollout, as OpenAI Baselines does.
+        update_epochs: K, passes of the critic's regression over the rollout, at least 1. 10:
+            Stable-Baselines3-Contrib's TRPO.
+        minibatch_size: M of the regression; T x N must be a multiple. 128, as there.
+    """
+
+    def __init__(
+        self,
+        policy=None,
+        critic=None,
+        *,
+        horizon=128,
+        estimator=None,
+        entropy_coef=0.0,
+        normalize_advantages=True,
+        update_epochs=10,
+        minibatch_size=128,
+        **kwargs,
+    ):
+        super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(), **kwargs)
+        check_whole("horizon", horizon)
+        check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
+        check_whole("update_epochs", update_epochs)
+        check_whole("minibatch_size", minibatch_size)
+        self.entropy_coef = entropy_coef
+        self.normalize_advantages = normalize_advantages
+        self.update_epochs = update_epochs
+        self.minibatch_size = minibatch_size
+
+    def bind(self, observation_space, action_space, argument="env"):
+        super().bind(observation_space, action_space, argument)
+        if not self.critic_variables:
+            raise ValueError(
+                "`policy` must leave the critic a layer of its own, since shared layers belong to the policy. "
+                "Received: a critic whose layers are all the policy's."
+            )
+
+    def compile(self, optimizer=None, critic_optimizer=None, **kwargs):
+        """Sets how the critic learns, since the policy's step is no optimizer's.
+
+        Args:
+            optimizer: Any Keras optimizer, for the critic; None for `default_optimizer()`.
+            critic_optimizer: The same by its other name.
+            kwargs: Of `Agent.compile`.
+
+        Raises:
+            ValueError: If both are given, or the settings contradict each other.
+        """
+        if optimizer is not None and critic_optimizer is not None:
+            raise ValueError(
+                f"`optimizer` must be left out with `critic_optimizer`, since the policy of {type(self).__name__} "
+                f"needs none. Received: optimizer={optimizer!r}, critic_optimizer={critic_optimizer!r}. Give one."
+            )
+        super().compile(critic_optimizer if optimizer is None else optimizer, None, **kwargs)
+
+    def default_optimizer(self):
+        """Adam(1e-3) for the critic: Spinning Up's `vf_lr`, OpenAI Baselines' `vf_stepsize` for MuJoCo."""
+        return keras.optimizers.Adam(1e-3)
+
+    def _build_optimizers(self):
+        if getattr(self, "optimizer", None) is not None and self.observation_spec is not None:
+            self.optimizer.build(self.critic_variables)
+
+    @property
+    def critic_variables(self):
+        """The critic's trainable variables, without those that are the policy's, too."""
+        shared = {id(v) for v in self.policy.trainable_variables}
+        return [v for v in self.critic.trainable_variables if id(v) not in shared]
+
+    def check_rollout(self, horizon, num_envs):
+        check_minibatch_size(self.minibatch_size, horizon, num_envs)
+
+    # The update
+
+    def train_step(self, rollout):
+        """Estimates advantages, takes the policy's step, then regresses the critic on the returns."""
+        advantages, returns, values = self.estimate(rollout)
+        if self.normalize_advantages:
+            advantages = ops.standardize(advantages, rollout.valid)
+        batch = ops.flatten_time(
+            (rollout.observations, rollout.actions, advantages, tf.stop_gradient(returns), rollout.valid)
+        )
+        batch = Batch(*batch)
+        # The ratio compares two runs of one program, so that it is exactly 1 before the step.
+        old = self.policy(batch.observations)
+        batch = batch._replace(old=old, old_log_probs=old.log_prob(batch.actions))
+        logs = self.policy_step(batch)
+        logs["critic_loss"] = self.fit_critic(batch)
+        logs["explained_variance"] = ops.explained_variance(values, returns, rollout.valid)
+        return logs
+
+    def policy_step(self, batch):
+        """Moves the policy and returns logs. Each method writes its own."""
+        raise NotImplementedError(f"{type(self).__name__} must implement policy_step(batch).")
+
+    def judge(self, batch):
+        """The `Outcome` of the policy as it stands."""
+        policy = self.policy(batch.observations)
+        ratio = ops.importance_ratio(policy.log_prob(batch.actions), batch.old_log_probs)
+        surrogate = ops.masked_mean(ops.importance_objective(ratio, batch.advantages), batch.valid)
+        entropy = ops.masked_mean(policy.entropy(), batch.valid)
+        kl = ops.masked_mean(self.divergence(batch.old, policy, batch.actions), batch.valid)
+        return Outcome(kl, surrogate + self.scheduled(self.entropy_coef) * entropy, surrogate, entropy)
+
+    def divergence(self, old, new, actions):
+        """KL(old || new) [B], nats, by the estimator (r - 1) - log r on the rollout's actions."""
+        return ops.kl_k3(new.log_prob(actions), old.log_prob(actions))
+
+    def gradient(self, batch):
+        """`(outcome, ∇J [P])` before the step."""
+        with tf.GradientTape() as tape:
+            outcome = self.judge(batch)
+        gradients = tape.gradient(
+            outcome.objective, self.policy_values(), unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return outcome, ops.flatten_parameters(gradients)
+
+    def policy_values(self):
+        """The policy's trainable `tf.Variable`s, θ."""
+        return [variable.value for variable in self.policy.trainable_variables]
+
+    def move(self, theta, step):
+        """Sets the policy's weights to θ + step [P], then applies the weights' own constraints."""
+        variables = self.policy.trainable_variables
+        for variable, value in zip(variables, ops.split_parameters(theta + step, variables), strict=True):
+            variable.assign(value if variable.constraint is None else variable.constraint(value))
+
+    def restore_unless(self, kept, theta):
+        """Puts the weights θ [P] back, bit by bit, unless `kept`."""
+        variables = self.policy.trainable_variables
+        for variable, value in zip(variables, ops.split_parameters(theta, variables), strict=True):
+            variable.assign(tf.where(kept, variable.value, value))
+
+    def take(self, step, before, batch):
+        """Takes a step [P], unless it is nothing or not finite, or what it leads to is not finite.
+
+        Returns:
+            `(outcome, logs)`, the outcome that of `before` where the weights were kept.
+        """
+        theta = ops.flatten_parameters(self.policy_values())
+        self.move(theta, tf.where(ops.all_finite(step), step, 0.0))
+        after = self.judge(batch)
+        taken = tf.reduce_any(step != 0.0) & ops.all_finite(step, *after)
+        self.restore_unless(taken, theta)
+        after = tf.nest.map_structure(lambda new, old: tf.where(taken, new, old), after, before)
+        return after, {"rejected": 1.0 - tf.cast(taken, tf.float32)}
+
+    def logs(self, outcome, **more):
+        """What every conservative step reports."""
+        return {
+            "loss": -outcome.objective,
+            "policy_loss": -outcome.surrogate,
+            "entropy": outcome.entropy,
+            "kl": outcome.kl,
+            **more,
+        }
+
+    def fit_critic(self, batch):
+        """Regresses the critic on the returns; the mean loss of the minibatches.
+
+        A regression that does not end in finite weights is undone, its optimizer's memory with it.
+        """
+        variables = self.critic_variables
+
+        def update(minibatch):
+            observations, returns, valid = minibatch
+            with tf.GradientTape() as tape:
+                loss = ops.masked_mean(self.critic_head.loss(self.critic(observations), returns), valid)
+            values = [variable.value for variable in variables]
+            gradients = tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            self.optimizer.apply(gradients, variables)
+            return {"critic_loss": loss}
+
+        data = batch.observations, batch.returns, batch.valid
+        logs, _ = unless_finite_undone(
+            lambda: for_each_minibatch(
+                update, data, ("critic_loss",), self.next_seed(), self.update_epochs, self.minibatch_size
+            ),
+            variables,
+            self.optimizer,
+        )
+        return logs["critic_loss"]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "entropy_coef": serialize_coefficient(self.entropy_coef),
+            "normalize_advantages": self.normalize_advantages,
+            "update_epochs": self.update_epochs,
+            "minibatch_size": self.minibatch_size,
+        }
+
+
+def unless_finite_undone(update, variables, *optimizers):
+    """Runs an update, and undoes it where it leaves a weight that is not finite.
+
+    Args:
+        update: Function without arguments; it moves `variables` by `optimizers`.
+        variables: Keras variables.
+        optimizers: Their Keras optimizers, whose memory is undone, too.
+
+    Returns:
+        What `update` returned, and whether it stands, a bool scalar.
+    """
+    everything = [*variables, *(variable for optimizer in optimizers for variable in optimizer.variables)]
+    old = [tf.identity(variable.value) for variable in everything]
+    result = update()
+    stands = ops.all_finite(*[variable.value for variable in variables])
+    for variable, value in zip(everything, old, strict=True):
+        variable.assign(tf.where(stands, variable.value, value))
+    return result, stands
+
+
+def check_minibatch_size(minibatch_size, horizon, num_envs):
+    """Refuses minibatches that do not divide a rollout.
+
+    >>> check_minibatch_size(24, horizon=8, num_envs=4)
+    Traceback (most recent call last):
+    ...
+    ValueError: `minibatch_size` must divide the rollout, horizon x num_envs = 8 x 4 = 32. \
+Received: minibatch_size=24. Choose a divisor of 32.
+    """
+    rows = horizon * num_envs
+    if rows % minibatch_size:
+        raise ValueError(
+            f"`minibatch_size` must divide the rollout, horizon x num_envs = {horizon} x {num_envs} = {rows}. "
+            f"Received: minibatch_size={minibatch_size}. Choose a divisor of {rows}."
+        )

@@ -1,0 +1,197 @@
+"""Proximal policy optimisation with a price on the KL divergence that adapts."""
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from kerasrl_pg import estimators, ops
+from kerasrl_pg.agents.agent import Agent
+from kerasrl_pg.agents.conservative import check_minibatch_size, unless_finite_undone
+from kerasrl_pg.agents.minibatches import for_each_minibatch
+from kerasrl_pg.agents.npg import check_kl
+from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
+
+
+class Batch(NamedTuple):
+    """What the passes of one update need, [B, ...] each."""
+
+    observations: Any
+    actions: Any
+    old: Any  # the tensors that the distributions π_old are made of
+    old_log_probs: Any
+    advantages: Any
+    returns: Any
+    valid: Any
+
+
+@keras.saving.register_keras_serializable("kerasrl_pg")
+class PPOPenalty(Agent):
+    """Policy optimisation by the adaptive Lagrangian (lecture notes 3.6.3; Schulman et al. 2017, arXiv 1707.06347,
+    section 4; Heess et al. 2017, arXiv 1707.02286).
+
+    Each iteration:
+
+    1. run π_old for T steps in N environments;
+    2. estimate advantages with the critic;
+    3. for K passes, in minibatches of M: ascend the mean of c_t A_t - λ KL(π_old || π) - c_V (V - R)²/2 + c_H H, where
+       c_t = π(a_t|s_t) / π_old(a_t|s_t);
+    4. δ_KL = the mean KL(π_old || π) over the rollout; λ ← λ/2 if δ_KL < δ_target / 1.5, λ ← 2λ if δ_KL > 1.5 δ_target.
+
+    Args:
+        policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`.
+        horizon: T. 2048 / N is customary for one environment of MuJoCo; 128: Schulman et al. 2017, table 5.
+        estimator: None for GAE(λ = 0.95) (table 3 there).
+        target_kl: δ_target > 0, nats. 0.01, the best of table 1 there.
+        initial_penalty: λ > 0 at the first iteration. 1, in the middle of those tried there; it soon adapts.
+        kl_estimator: None for the closed form of the head's KL divergence; "sampled" for the estimator
+            (r - 1) - log r on the rollout's actions, for heads that have no closed form.
+        update_epochs: K, passes over the rollout, at least 1. 10, table 3 there.
+        minibatch_size: M; T x N must be a multiple. 64, table 3 there.
+        value_coef: c_V >= 0. 0.5 of half the squared error, as `PPO`.
+        entropy_coef: c_H >= 0. 0: table 3 there.
+        normalize_advantages: Whether advantages are standardised over the rollout, so that λ has the same unit in every
+            minibatch and every environment. True: ours.
+
+    `value_coef` and `entropy_coef` may be Keras schedules of the iteration. λ is a weight of the agent,
+    `agent.penalty`, and is saved with it.
+
+    Logs, means over the iteration's minibatches: `loss`, `policy_loss` (minus the mean of c_t A_t), `critic_loss` (half
+    squared error, or cross-entropy), `entropy` (nats), `updates` (optimizer steps taken); over the rollout: `kl`
+    (δ_KL, nats, by `kl_estimator`), `penalty` (λ of this iteration, before step 4), `rejected` (1 where the update led
+    to a weight that is not finite, and was undone), `explained_variance` (of the critic before the update).
+
+    Raises:
+        ValueError: If a setting is out of range, the head has no KL divergence and no `kl_estimator` is chosen, or
+            `minibatch_size` does not divide T x N (when `fit` knows N).
+
+    >>> agent = PPOPenalty(horizon=16, minibatch_size=32, update_epochs=2, seed=0)
+    >>> agent.compile(keras.optimizers.SGD(0.0))
+    >>> history = agent.fit("CartPole-v1", epochs=3, steps_per_epoch=1, num_envs=4, verbose=0)
+    >>> history.history["penalty"]  # the policy never moves
+    [1.0, 0.5, 0.25]
+    """
+
+    def __init__(
+        self,
+        policy=None,
+        critic=None,
+        *,
+        horizon=128,
+        estimator=None,
+        target_kl=0.01,
+        initial_penalty=1.0,
+        kl_estimator=None,
+        update_epochs=10,
+        minibatch_size=64,
+        value_coef=0.5,
+        entropy_coef=0.0,
+        normalize_advantages=True,
+        **kwargs,
+    ):
+        super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(), **kwargs)
+        check_whole("horizon", horizon)
+        check_number("target_kl", target_kl, 0.0, exclusive=True)
+        check_number("initial_penalty", initial_penalty, 0.0, exclusive=True)
+        if kl_estimator not in (None, "sampled"):
+            raise ValueError(f"`kl_estimator` must be 'sampled' or None. Received: kl_estimator={kl_estimator!r}.")
+        check_whole("update_epochs", update_epochs)
+        check_whole("minibatch_size", minibatch_size)
+        check_number("value_coef", value_coef, 0.0, schedule=True)
+        check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
+        self.target_kl = target_kl
+        self.initial_penalty = initial_penalty
+        self.kl_estimator = kl_estimator
+        self.update_epochs = update_epochs
+        self.minibatch_size = minibatch_size
+        self.value_coef = value_coef
+        self.entropy_coef = entropy_coef
+        self.normalize_advantages = normalize_advantages
+        self.penalty = self.add_weight(
+            name="penalty", shape=(), trainable=False, initializer=keras.initializers.Constant(initial_penalty)
+        )
+
+    def bind(self, observation_space, action_space, argument="env"):
+        super().bind(observation_space, action_space, argument)
+        check_kl(self, self.kl_estimator)
+
+    def check_rollout(self, horizon, num_envs):
+        check_minibatch_size(self.minibatch_size, horizon, num_envs)
+
+    def train_step(self, rollout):
+        """Estimates advantages, runs the passes of the class's step 3, then adapts λ."""
+        advantages, returns, values = self.estimate(rollout)
+        if self.normalize_advantages:
+            advantages = ops.standardize(advantages, rollout.valid)
+        observations, actions, advantages, returns_, valid = ops.flatten_time(
+            (rollout.observations, rollout.actions, advantages, returns, rollout.valid)
+        )
+        old = self.policy(observations)
+        parts = tf.nest.flatten(old, expand_composites=True)
+        rows = [part for part in parts if _is_by_row(part, valid)]
+        batch = Batch(observations, actions, rows, old.log_prob(actions), advantages, returns_, valid)
+
+        def update(minibatch):
+            rows = iter(minibatch.old)
+            mixed = [next(rows) if _is_by_row(part, valid) else part for part in parts]
+            return self.update(minibatch, tf.nest.pack_sequence_as(old, mixed, expand_composites=True))
+
+        names = ("loss", "policy_loss", "critic_loss", "entropy")
+        logs, stands = unless_finite_undone(
+            lambda: for_each_minibatch(update, batch, names, self.next_seed(), self.update_epochs, self.minibatch_size),
+            self.network_variables,
+            *self._optimizers(),
+        )
+        logs["kl"] = self.mean_kl(old, batch)
+        logs["penalty"] = tf.identity(self.penalty.value)
+        logs["rejected"] = 1.0 - tf.cast(stands, tf.float32)
+        logs["explained_variance"] = ops.explained_variance(values, returns, rollout.valid)
+        adapted = ops.adapt_penalty(self.penalty.value, logs["kl"], self.target_kl)
+        self.penalty.assign(tf.where(stands, adapted, self.penalty.value))
+        return logs
+
+    def update(self, batch, old):
+        """One step of the optimizer on a minibatch, `old` the distribution π_old on it."""
+        with tf.GradientTape() as tape:
+            distribution, value_distribution = self.forward(batch.observations)
+            ratio = ops.importance_ratio(distribution.log_prob(batch.actions), batch.old_log_probs)
+            kl = self.divergence(old, distribution, batch.actions)
+            objective = ops.kl_penalized_objective(ratio, batch.advantages, kl, self.penalty.value)
+            critic_loss = ops.masked_mean(self.critic_head.loss(value_distribution, batch.returns), batch.valid)
+            entropy = ops.masked_mean(distribution.entropy(), batch.valid)
+            loss = (
+                -ops.masked_mean(objective, batch.valid)
+                + self.scheduled(self.value_coef) * critic_loss
+                - self.scheduled(self.entropy_coef) * entropy
+            )
+        self.apply_gradients(tape, loss)
+        surrogate = ops.masked_mean(ops.importance_objective(ratio, batch.advantages), batch.valid)
+        return {"loss": loss, "policy_loss": -surrogate, "critic_loss": critic_loss, "entropy": entropy}
+
+    def mean_kl(self, old, batch):
+        """δ_KL: KL(π_old || π) with the policy as it stands, mean over the rollout."""
+        return ops.masked_mean(self.divergence(old, self.policy(batch.observations), batch.actions), batch.valid)
+
+    def divergence(self, old, new, actions):
+        """KL(old || new) [B], nats."""
+        if self.kl_estimator == "sampled":
+            return ops.kl_k3(new.log_prob(actions), old.log_prob(actions))
+        return old.kl_divergence(new)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "target_kl": self.target_kl,
+            "initial_penalty": self.initial_penalty,
+            "kl_estimator": self.kl_estimator,
+            "update_epochs": self.update_epochs,
+            "minibatch_size": self.minibatch_size,
+            "value_coef": serialize_coefficient(self.value_coef),
+            "entropy_coef": serialize_coefficient(self.entropy_coef),
+            "normalize_advantages": self.normalize_advantages,
+        }
+
+
+def _is_by_row(part, valid):
+    """Whether a tensor of a distribution has a row for each of the batch, and is no constant."""
+    return part.shape.rank > 0 and part.shape[0] == valid.shape[0]
