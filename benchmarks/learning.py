@@ -11,18 +11,14 @@ again. At the end `results/learning.md` and `learning.png` are made from that fi
 """
 
 import argparse
-import datetime
-import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from records import Records, origin, run_all, run_apart
 
 from kerasrl_pg.seeds import bootstrap_interval, interquartile_mean
 
@@ -37,6 +33,34 @@ TARGETS = {
     "PPO_LUNAR_LANDER": (5, 240),
     "PPO_HALF_CHEETAH": (5, 4000),
     "PPO_HOPPER": (5, 2400),
+    "TRPO_CARTPOLE": (5, 500),
+    "NPG_CARTPOLE": (5, 500),
+    "TRPO_ACROBOT": (5, -85),
+    "NPG_ACROBOT": (5, -85),
+    "TRPO_HALF_CHEETAH": (5, 4471),
+    "TRPO_HOPPER": (5, 3372),
+    "TRPO_WALKER": (5, 4502),
+    "TRPO_SWIMMER": (5, 359),
+    "TRPO_INVERTED_DOUBLE_PENDULUM": (5, 8435),
+    "NPG_HALF_CHEETAH": (5, 3485),
+    "NPG_HOPPER": (5, 1915),
+    "NPG_WALKER": (5, 2503),
+    "NPG_SWIMMER": (5, 32),
+    "NPG_INVERTED_DOUBLE_PENDULUM": (5, 9243),
+}
+# After 1M steps: Tianshou's examples/mujoco (mean over ten seeds of the best evaluation of a run, MuJoCo v3), and
+# Stable-Baselines3-Contrib's TRPO in RL Baselines3 Zoo.
+PUBLISHED = {
+    "TRPO_HALF_CHEETAH": (4471, 1803),
+    "TRPO_HOPPER": (2046, 3372),
+    "TRPO_WALKER": (3827, 4502),
+    "TRPO_SWIMMER": (41, 359),
+    "TRPO_INVERTED_DOUBLE_PENDULUM": (8435, None),
+    "NPG_HALF_CHEETAH": (3485, None),
+    "NPG_HOPPER": (1915, None),
+    "NPG_WALKER": (2503, None),
+    "NPG_SWIMMER": (32, None),
+    "NPG_INVERTED_DOUBLE_PENDULUM": (9243, None),
 }
 # What was tried first, and what it gave: the return of the final policy, a number for each seed.
 TRIED = {
@@ -56,12 +80,9 @@ TRIED = {
 }
 EPISODES = 100
 EPOCHS = 50  # points of a learning curve
-PACKAGES = ("kerasrl-pg", "tensorflow", "keras", "tensorflow-probability", "gymnasium", "mujoco")
-ONE_THREAD = {
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
+
+
+RECORDS = Records(RESULTS, lambda record: (list(TARGETS).index(record["preset"]), record["seed"]))
 
 
 def settings(preset):
@@ -83,52 +104,24 @@ def train(name, seed):
 
     preset = getattr(presets, name)
     agent = preset.agent(seed)
+    record = {"preset": name, "seed": seed, "settings": fingerprint(preset)}
+    # What the published tables hold is the best evaluation of a run.
+    validation = {"validation_env": preset.env, "validation_freq": 2} if name in PUBLISHED else {}
     start = time.perf_counter()
-    history = preset.fit(agent, epochs=EPOCHS, verbose=0).history
+    history = preset.fit(agent, epochs=EPOCHS, verbose=0, **validation).history
     seconds = time.perf_counter() - start
     # Seeds of the evaluation's environments: far from one another and from the agents' seeds.
     evaluation = agent.evaluate(preset.env, episodes=EPISODES, seed=1_000_000 + 1000 * seed)
+    if validation:
+        record["maximum"] = max(history["val_return"])
     return {
-        "preset": name,
-        "seed": seed,
-        "settings": fingerprint(preset),
+        **record,
         "evaluation": evaluation,
         "seconds": round(seconds, 1),
         "env_steps": history["env_steps"],
         "episode_return": history["episode_return"],
-        "date": datetime.date.today().isoformat(),
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        **origin(),
     }
-
-
-def train_apart(name, seed):
-    """One run, in a process of its own."""
-    command = [sys.executable, __file__, f"--preset={name}", f"--only_seed={seed}"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
-    if done.returncode:
-        # MuJoCo's deprecation warnings are read only where a run fails.
-        raise RuntimeError(f"{name}, seed {seed}, must end well. Received:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def load():
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-
-
-def add(record):
-    """Puts a record in the results file, in place of an older one of the same preset and seed."""
-    key = (record["preset"], record["seed"])
-    folder = os.open(RESULTS.parent, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)  # two of these programs may run at once
-    try:
-        records = [r for r in load() if (r["preset"], r["seed"]) != key] + [record]
-        records.sort(key=lambda r: (list(TARGETS).index(r["preset"]), r["seed"]))
-        text = "[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n"
-        beside = RESULTS.with_suffix(".json.part")
-        beside.write_text(text)
-        os.replace(beside, RESULTS)
-    finally:
-        os.close(folder)
 
 
 def table(groups, presets):
@@ -159,6 +152,25 @@ def table(groups, presets):
             f"| {sum(values) / len(values):.1f} | {min(values):.1f} | {reached} of {len(values)} "
             f"| {seconds:.0f} |"
         )
+    compared = [name for name in groups if name in PUBLISHED]
+    if compared:
+        lines += [
+            "",
+            "## Beside published tables",
+            "",
+            "Best of a run: the highest of 25 evaluations during training, every 40,000 steps, 10 deterministic "
+            "episodes each; mean over seeds, as Tianshou's. The peers' figures are of MuJoCo v3, ours of v5: not one "
+            "experiment.",
+            "",
+            "| preset | final policy, IQM [95 %] | best of a run | Tianshou, best of a run | sb3-contrib |",
+            "| --- | ---: | ---: | ---: | ---: |",
+        ]
+    for name in compared:
+        values = [record["evaluation"]["return"] for record in groups[name]]
+        low, high = bootstrap_interval(values)
+        best = sum(record["maximum"] for record in groups[name]) / len(values)
+        peers = " | ".join("-" if value is None else f"{value}" for value in PUBLISHED[name])
+        lines.append(f"| {name} | {interquartile_mean(values):.0f} [{low:.0f}, {high:.0f}] | {best:.0f} | {peers} |")
     lines += ["", "## Each seed", "", "| preset | seed: return |", "| --- | --- |"]
     for name, records in groups.items():
         told = ", ".join(f"{r['seed']}: {r['evaluation']['return']:.1f}" for r in records)
@@ -226,7 +238,7 @@ def report(presets):
     groups = {}
     for name in TARGETS:
         current = fingerprint(presets[name])
-        records = [r for r in load() if r["preset"] == name and r["settings"] == current]
+        records = [r for r in RECORDS.load() if r["preset"] == name and r["settings"] == current]
         if records:
             groups[name] = records
     if groups:
@@ -247,29 +259,26 @@ def main():
         print(json.dumps(train(arguments.preset[0], arguments.only_seed)))
         return
 
-    os.environ.update(ONE_THREAD)
     from kerasrl_pg import presets as module
 
     presets = {name: getattr(module, name) for name in TARGETS}
-    done = {(r["preset"], r["seed"], r["settings"]) for r in load()}
+    done = {(r["preset"], r["seed"], r["settings"]) for r in RECORDS.load()}
     runs = []
     for name in arguments.preset or TARGETS:
         seeds = TARGETS[name][0] if arguments.seeds is None else arguments.seeds
         current = fingerprint(presets[name])
         runs += [(name, seed) for seed in range(seeds) if (name, seed, current) not in done]
-    RESULTS.parent.mkdir(exist_ok=True)
 
     def run(name, seed):
-        record = train_apart(name, seed)
-        add(record)
+        record = run_apart(__file__, [f"--preset={name}", f"--only_seed={seed}"])
+        RECORDS.add(record)
         result = record["evaluation"]["return"]
         print(f"{name}, seed {seed}: {result:.1f} ({record['seconds']:.0f} s)", flush=True)
 
-    with ThreadPoolExecutor(arguments.processes) as pool:
-        waiting = [pool.submit(run, *each) for each in runs]
-    report(presets)
-    for each in waiting:
-        each.result()
+    try:
+        run_all(run, runs, arguments.processes)
+    finally:
+        report(presets)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ def table(result):
         f"{key} {value}" for reports in result["runs"].values() for key, value in reports[0]["versions"].items()
     ]
     told = ", ".join(f"{key} {value}" for key, value in CASE.items())
+    named = ", ".join(f"{key} {value}" for key, value in versions.items())
     return "\n".join(
         [
             *lines,
@@ -90,8 +91,8 @@ def table(result):
             f"{len(result['runs']['ours'])} alternating processes a side, seeds 0, 1, ...; in each the median of "
             f"{CASE['updates']} updates. Told to each side: {told}; networks 64 x 64 tanh, policy and value separate.",
             "",
-            f"{result['date']}, {host['cpu']}, {host['cpus']} CPUs, load average {host['load_average']:.1f} before it "
-            f"began, Python {host['python']}. Versions: {', '.join(f'{key} {value}' for key, value in versions.items())}.",
+            f"{result['date']}, {host['cpu']}, {host['cpus']} CPUs, load average {host['load_average']:.1f} before "
+            f"it began, Python {host['python']}. Versions: {named}.",
             "",
             f"    python benchmarks/trpo_update.py --repeats={len(result['runs']['ours'])}",
             "",

@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging
 
-AGENTS = ("a2c", "ppo", "reinforce")
+AGENTS = ("a2c", "constrainedgradient", "npg", "ppo", "ppopenalty", "reinforce", "trpo")
 
 flags.DEFINE_enum("agent", "ppo", AGENTS, "The method.")
 flags.DEFINE_string("env", None, "A gymnasium id, such as CartPole-v1.")
@@ -59,7 +59,8 @@ def train():
     elif preset is not None:
         agent = preset.agent(seed=FLAGS.seed)
     else:
-        agent = {"a2c": pg.A2C, "ppo": pg.PPO, "reinforce": pg.REINFORCE}[FLAGS.agent](seed=FLAGS.seed)
+        methods = {name.lower(): getattr(pg, name) for name in pg.__all__}
+        agent = methods[FLAGS.agent](seed=FLAGS.seed)
         agent.compile()
     if FLAGS.learning_rate is not None:
         agent.compile(keras.optimizers.Adam(FLAGS.learning_rate, epsilon=1e-5, global_clipnorm=0.5))

@@ -1,0 +1,247 @@
+"""Implementation matters: PPO's code-level optimisations, each switched off and on alone, and TRPO with and without.
+
+    .venv/bin/python benchmarks/ablation.py --processes=2
+    .venv/bin/python benchmarks/ablation.py --env=Hopper-v5 --variant=PPO --variant=TRPO
+
+The question of Engstrom et al. 2020 (arXiv 2005.12729) and Andrychowicz et al. 2021 (arXiv 2006.05990). Every (variant,
+environment, seed) is a process of its own, kept in `results/ablation.json` at once and not run again. At the end
+`results/ablation.md` and `ablation.png` are made from that file.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+
+from records import Records, origin, run_all, run_apart
+
+RESULTS = Path(__file__).parent / "results" / "ablation.json"
+ENVS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5")
+STEPS = 300_000
+EPISODES = 50
+# The order of Engstrom et al., A.1; then advantage normalisation, which they leave on.
+OPTIMISATIONS = (
+    "value clipping",
+    "reward scaling",
+    "orthogonal initialisation",
+    "learning-rate annealing",
+    "reward clipping",
+    "observation normalisation",
+    "observation clipping",
+    "tanh",
+    "gradient clipping",
+    "advantage normalisation",
+)
+ALL = frozenset(OPTIMISATIONS)
+# Name: (method, what is on). TRPO has neither a clipped critic nor a rate of the policy to anneal: its critic has.
+VARIANTS = {
+    "PPO": ("PPO", ALL),
+    **{f"PPO without {name}": ("PPO", ALL - {name}) for name in OPTIMISATIONS},
+    "PPO without ratio clipping": ("PPO-NoClip", ALL),
+    "PPO without any": ("PPO", frozenset()),
+    "TRPO with all": ("TRPO", ALL),
+    "TRPO without any": ("TRPO", frozenset()),
+    # What clips observations is the normaliser, so this one cannot be on alone.
+    **{
+        f"PPO with {name} alone": ("PPO", frozenset({name})) for name in OPTIMISATIONS if name != "observation clipping"
+    },
+}
+RECORDS = Records(RESULTS, lambda r: (ENVS.index(r["env"]), list(VARIANTS).index(r["variant"]), r["seed"]))
+
+
+def make_agent(method, on, seed):
+    """A compiled agent with the optimisations that are `on`."""
+    import keras
+
+    import kerasrl_pg as pg
+
+    settings = {
+        "horizon": 512,
+        "minibatch_size": 64,
+        "reward_scaling": "reward scaling" in on,
+        "reward_clip": 10.0 if "reward clipping" in on else None,
+        "anneal_learning_rate": "learning-rate annealing" in on,
+        "networks": pg.Networks(
+            activation="tanh" if "tanh" in on else "relu",
+            orthogonal="orthogonal initialisation" in on,
+            normalize_observations="observation normalisation" in on,
+            observation_clip=10.0 if "observation clipping" in on else None,
+        ),
+        "seed": seed,
+    }
+    rate = 3e-4
+    normalize = "advantage normalisation" in on
+    if method == "TRPO":
+        agent = pg.TRPO(normalize_advantages=normalize, **settings)
+        rate = 1e-3
+    else:
+        agent = pg.PPO(
+            value_clip=0.2 if "value clipping" in on else None,
+            normalize_advantages="minibatch" if normalize else False,
+            clip_ratio=0.2 if method == "PPO" else 1e6,
+            **settings,
+        )
+    clipnorm = 0.5 if "gradient clipping" in on else None
+    agent.compile(keras.optimizers.Adam(rate, epsilon=1e-5, global_clipnorm=clipnorm))
+    return agent
+
+
+def train(variant, env, seed):
+    """One run, in this process; its record."""
+    agent = make_agent(*VARIANTS[variant], seed)
+    start = time.perf_counter()
+    history = agent.fit(env, total_steps=STEPS, num_envs=4, epochs=10, verbose=0).history
+    seconds = time.perf_counter() - start
+    evaluation = agent.evaluate(env, episodes=EPISODES, seed=1_000_000 + 1000 * seed)
+    return {
+        "variant": variant,
+        "env": env,
+        "seed": seed,
+        "steps": STEPS,
+        "evaluation": evaluation,
+        "training_return": history["episode_return"][-1],
+        "kl": sum(history["kl"]) / len(history["kl"]),
+        "seconds": round(seconds, 1),
+        **origin(),
+    }
+
+
+def returns(records, variant, env, what="evaluation"):
+    """[seeds] of one cell."""
+    cell = [r for r in records if (r["variant"], r["env"]) == (variant, env)]
+    return [r["evaluation"]["return"] if what == "evaluation" else r[what] for r in cell]
+
+
+def table(records):
+    """`ablation.md`."""
+    from kerasrl_pg.seeds import bootstrap_interval, interquartile_mean
+
+    def cell(values):
+        if not values:
+            return "-"
+        low, high = bootstrap_interval(values)
+        return f"{interquartile_mean(values):.0f} [{low:.0f}, {high:.0f}]"
+
+    seeds = len({r["seed"] for r in records})
+    lines = [
+        "# Implementation matters",
+        "",
+        f"Return after {STEPS:,} steps: {EPISODES} deterministic episodes with the final policy of each of {seeds} "
+        "seeds; interquartile mean and its 95 % bootstrap interval. In the last column the mean KL divergence of an "
+        "update, nats, by the agents' own estimate, mean over environments.",
+        "",
+        f"| variant | {' | '.join(ENVS)} | KL |",
+        f"| --- |{' ---: |' * (len(ENVS) + 1)}",
+    ]
+    for variant in VARIANTS:
+        cells = [cell(returns(records, variant, env)) for env in ENVS]
+        if any(text != "-" for text in cells):
+            kls = [r["kl"] for r in records if r["variant"] == variant]
+            lines.append(f"| {variant} | {' | '.join(cells)} | {sum(kls) / len(kls):.4f} |")
+    lines += [
+        "",
+        "The same policies' last 100 training episodes, actions sampled:",
+        "",
+        f"| variant | {' | '.join(ENVS)} |",
+        f"| --- |{' ---: |' * len(ENVS)}",
+    ]
+    for variant in VARIANTS:
+        cells = [cell(returns(records, variant, env, "training_return")) for env in ENVS]
+        if any(text != "-" for text in cells):
+            lines.append(f"| {variant} | {' | '.join(cells)} |")
+    versions = sorted({f"{k} {v}" for r in records for k, v in r["versions"].items()})
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "One setting for all, none tuned for its row, where Engstrom et al. tune the learning rate of each: 4 "
+            "environments x 512 steps, two networks of 64 x 64, γ 0.99, λ 0.95. PPO: 10 passes of 64, ε 0.2, "
+            "Adam(3e-4), gradient norm 0.5, value clipping 0.2, rewards and observations clipped at 10; where tanh is "
+            "off, ReLU; where orthogonal initialisation is off, Glorot's. TRPO: KL 0.01, 10 conjugate gradient steps, "
+            "damping 0.1, critic by 10 passes of 64 with Adam(1e-3), whose rate is annealed and whose gradient is "
+            "clipped; value clipping does not apply. Observation clipping is the normaliser's, so it goes where "
+            "normalisation does.",
+            "",
+            f"{min(r['date'] for r in records)} to {max(r['date'] for r in records)}, Python "
+            f"{platform.python_version()}, {', '.join(versions)}.",
+            "",
+            "    python benchmarks/ablation.py --processes=2",
+            "",
+            "![Returns of the variants, by environment](ablation.png)",
+            "",
+        ]
+    )
+
+
+def figure(records):
+    """`ablation.png`: a panel for each environment, a row for each variant: seeds, mean, interval."""
+    from matplotlib.figure import Figure
+
+    from kerasrl_pg.seeds import bootstrap_interval, interquartile_mean
+
+    variants = [v for v in VARIANTS if any(r["variant"] == v for r in records)]
+    drawing = Figure(figsize=(13, 1 + 0.3 * len(variants)), layout="constrained")
+    panels = drawing.subplots(1, len(ENVS), sharey=True)
+    for axes, env in zip(panels, ENVS, strict=True):
+        for row, variant in enumerate(variants):
+            values = returns(records, variant, env)
+            if not values:
+                continue
+            color = "tab:orange" if "TRPO" in variant else "tab:blue" if "alone" not in variant else "tab:green"
+            low, high = bootstrap_interval(values)
+            axes.plot(values, [row] * len(values), ".", color=color, alpha=0.4)
+            axes.plot([low, high], [row, row], color=color, lw=2)
+            axes.plot(interquartile_mean(values), row, "o", color=color)
+        base = returns(records, "PPO", env)
+        if base:
+            axes.axvline(interquartile_mean(base), color="gray", lw=0.8, ls="--")
+        axes.set_title(env, fontsize=10)
+        axes.grid(alpha=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(variants)), variants, fontsize=8)
+    panels[0].invert_yaxis()
+    drawing.supxlabel(f"return of the final policy after {STEPS:,} steps", fontsize=10)
+    drawing.savefig(RESULTS.with_suffix(".png"), dpi=110)
+
+
+def report():
+    records = [r for r in RECORDS.load() if r["steps"] == STEPS]
+    if records:
+        RESULTS.with_suffix(".md").write_text(table(records))
+        figure(records)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--variant", choices=VARIANTS, action="append", help="default: all")
+    parser.add_argument("--env", choices=ENVS, action="append", help="default: all")
+    parser.add_argument("--seeds", type=int, default=5, help="how many; 0 for the report only")
+    parser.add_argument("--processes", type=int, default=1, help="runs side by side")
+    parser.add_argument("--only_seed", type=int, help=argparse.SUPPRESS)  # a run's own process
+    arguments = parser.parse_args()
+    if arguments.processes < 1:
+        parser.error(f"--processes must be at least 1. Received: {arguments.processes}.")
+    variants, envs = arguments.variant or list(VARIANTS), arguments.env or ENVS
+    if arguments.only_seed is not None:
+        print(json.dumps(train(variants[0], envs[0], arguments.only_seed)))
+        return
+    done = {RECORDS.key(record) for record in RECORDS.load() if record["steps"] == STEPS}
+    # Seeds outermost, so that an interrupted table has whole columns of few seeds.
+    runs = [(v, e, s) for s in range(arguments.seeds) for v in variants for e in envs]
+    runs = [r for r in runs if RECORDS.key(dict(zip(("variant", "env", "seed"), r, strict=True))) not in done]
+
+    def run(place, variant, env, seed):
+        record = run_apart(__file__, [f"--variant={variant}", f"--env={env}", f"--only_seed={seed}"])
+        RECORDS.add(record)
+        result = record["evaluation"]["return"]
+        print(f"{place} of {len(runs)}: {variant}, {env}, seed {seed}: {result:.0f}", flush=True)
+
+    try:
+        run_all(run, [(place + 1, *each) for place, each in enumerate(runs)], arguments.processes)
+    finally:
+        report()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Runs in processes of their own, and the file where each finished one is kept at once."""
+
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+PACKAGES = ("kerasrl-pg", "tensorflow", "keras", "tensorflow-probability", "gymnasium", "mujoco")
+ONE_THREAD = {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+def origin():
+    """When, and with which versions."""
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {"date": datetime.date.today().isoformat(), "versions": versions}
+
+
+class Records:
+    """A JSON file of records.
+
+    Args:
+        path: The file.
+        key: Function from a record to what no two of them share; they are sorted by it.
+    """
+
+    def __init__(self, path, key):
+        self.path = path
+        self.key = key
+
+    def load(self):
+        return json.loads(self.path.read_text()) if self.path.exists() else []
+
+    def add(self, record):
+        """Puts a record in the file, in place of an older one of the same key."""
+        self.path.parent.mkdir(exist_ok=True)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)  # two of these programs may run at once
+        try:
+            records = [r for r in self.load() if self.key(r) != self.key(record)] + [record]
+            records.sort(key=self.key)
+            beside = self.path.with_suffix(".json.part")
+            beside.write_text("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
+            os.replace(beside, self.path)
+        finally:
+            os.close(folder)
+
+
+def run_apart(script, arguments):
+    """One run, in a process of its own with one TensorFlow thread: the JSON of its last line."""
+    command = [sys.executable, str(script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
+    if done.returncode:
+        # MuJoCo's deprecation warnings are read only where a run fails.
+        raise RuntimeError(f"{' '.join(arguments)} must end well. Received:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_all(run, runs, processes):
+    """`run(*each)` for each of `runs`, so many side by side; an error is raised when all are over."""
+    with ThreadPoolExecutor(processes) as pool:
+        waiting = [pool.submit(run, *each) for each in runs]
+    for each in waiting:
+        each.result()
