@@ -57,7 +57,7 @@ SETTINGS = {
     },
     "sb3": {"1 torch thread": (["1"], {}), "default threads": (["0"], {})},
 }
-# Either would spare a process compilations that another one has done, as would the library's own cache.
+PATIENCE = 300  # Seconds; the slowest run that ended took 25. PureJaxRL's ten seeds can wait for each other for ever.
 CACHES = ("TF_XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
 
 
@@ -66,7 +66,7 @@ def solves(case):
 
 
 def run(side, case, places, setting):
-    """One measured process; its report as a dictionary."""
+    """One measured process; its report as a dictionary, or None where it did not end in time."""
     arguments, variables = setting
     ours = side.startswith("ours")
     what = "solve" if solves(case) else "compiled_run" if ours else "run"
@@ -80,7 +80,10 @@ def run(side, case, places, setting):
     load = os.getloadavg()[0]
     if solves(case):
         command.append(repr(time.time()))
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment)
+    try:
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode:
         sys.exit(f"{shlex.join(command)} must end well. Received:\n{done.stderr[-3000:]}")
     return {**json.loads(done.stdout.splitlines()[-1]), "load_average": load}
@@ -109,7 +112,7 @@ def measure(case, sides, repeats, places, command, show):
         trials[side] = {}
         for name, setting in SETTINGS[side].items():
             report = run(side, {**case, "seed": 0}, places, setting)
-            trials[side][name] = speed(case, report)
+            trials[side][name] = 0.0 if report is None else speed(case, report)
             show(f"trial, {side}, {name}", report)
         settings[side] = max(trials[side], key=trials[side].get)
     runs = {side: [] for side in sides}
@@ -117,8 +120,12 @@ def measure(case, sides, repeats, places, command, show):
         # Turned round every other time, so that no side always follows the same one.
         for side in sides if repeat % 2 == 0 else sides[::-1]:
             report = run(side, {**case, "seed": repeat}, places, SETTINGS[side][settings[side]])
-            runs[side].append(report)
             show(f"repeat {repeat + 1}, {side}", report)
+            if report is None:
+                sys.exit(
+                    f"{NAMES[side]} must end within {PATIENCE} s. Received: a run of {settings[side]} that did not."
+                )
+            runs[side].append(report)
     *ours, peer = [[merit(case, report) for report in runs[side]] for side in sides]
     return {
         "case": case,
@@ -166,6 +173,10 @@ def throughput_lines(result):
             f"| {spread(column['last_returns'], '.0f')} |"
         )
     yield ""
+    for side, trials in result["trials"].items():
+        for name, rate in trials.items():
+            if rate == 0.0:
+                yield f"{NAMES[side]} with {name} did not end in {PATIENCE} s, and was left out.\n"
     yield (
         f"{result['case']['steps']:,} environment steps a run; steps/s without compilation. PureJaxRL's own settings "
         "on both sides: 4 passes of 4 minibatches, Adam with 2.5e-4 falling to 0, γ 0.99, λ 0.95, clipping 0.2 of "
@@ -252,6 +263,9 @@ def main():
         parser.error(f"--purejaxrl must be a checkout that holds purejaxrl/ppo.py. Received: {arguments.purejaxrl}.")
 
     def show(what, report):
+        if report is None:
+            print(f"{what}: did not end in {PATIENCE} s", flush=True)
+            return
         rate = f"{report['seconds']:.1f} s" + (
             f", {'' if report['solved'] else 'not '}solved after {report['steps']:,} steps"
             if "solved" in report
