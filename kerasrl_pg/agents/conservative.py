@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.agents.minibatches import for_each_minibatch
+from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
 from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 
 
@@ -256,20 +256,3 @@ def unless_finite_undone(update, variables, *optimizers):
     for variable, value in zip(everything, old, strict=True):
         variable.assign(tf.where(stands, variable.value, value))
     return result, stands
-
-
-def check_minibatch_size(minibatch_size, horizon, num_envs):
-    """Refuses minibatches that do not divide a rollout.
-
-    >>> check_minibatch_size(24, horizon=8, num_envs=4)
-    Traceback (most recent call last):
-    ...
-    ValueError: `minibatch_size` must divide the rollout, horizon x num_envs = 8 x 4 = 32. \
-Received: minibatch_size=24. Choose a divisor of 32.
-    """
-    rows = horizon * num_envs
-    if rows % minibatch_size:
-        raise ValueError(
-            f"`minibatch_size` must divide the rollout, horizon x num_envs = {horizon} x {num_envs} = {rows}. "
-            f"Received: minibatch_size={minibatch_size}. Choose a divisor of {rows}."
-        )

@@ -40,3 +40,20 @@ def for_each_minibatch(update, batch, names, seed, update_epochs, minibatch_size
     done, _, sums = tf.while_loop(lambda i, going, _: (i < count) & going, body, start, maximum_iterations=count)
     updates = tf.cast(done, tf.float32)
     return {**{name: sums[name] / updates for name in names}, "updates": updates}
+
+
+def check_minibatch_size(minibatch_size, horizon, num_envs):
+    """Refuses minibatches that do not divide a rollout.
+
+    >>> check_minibatch_size(24, horizon=8, num_envs=4)
+    Traceback (most recent call last):
+    ...
+    ValueError: `minibatch_size` must divide the rollout, horizon x num_envs = 8 x 4 = 32. \
+Received: minibatch_size=24. Choose a divisor of 32.
+    """
+    rows = horizon * num_envs
+    if rows % minibatch_size:
+        raise ValueError(
+            f"`minibatch_size` must divide the rollout, horizon x num_envs = {horizon} x {num_envs} = {rows}. "
+            f"Received: minibatch_size={minibatch_size}. Choose a divisor of {rows}."
+        )

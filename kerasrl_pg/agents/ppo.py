@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, heads, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.agents.minibatches import for_each_minibatch
+from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
 from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 
 
@@ -129,12 +129,7 @@ class PPO(Agent):
             )
 
     def check_rollout(self, horizon, num_envs):
-        if (horizon * num_envs) % self.minibatch_size:
-            raise ValueError(
-                f"`minibatch_size` must divide the rollout, horizon x num_envs = {horizon} x {num_envs} = "
-                f"{horizon * num_envs}. Received: minibatch_size={self.minibatch_size}. "
-                f"Choose a divisor of {horizon * num_envs}."
-            )
+        check_minibatch_size(self.minibatch_size, horizon, num_envs)
 
     def train_step(self, rollout):
         """Estimates advantages, then runs the passes of the class's step 3 over the rollout."""

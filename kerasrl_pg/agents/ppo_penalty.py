@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.agents.conservative import check_minibatch_size, unless_finite_undone
-from kerasrl_pg.agents.minibatches import for_each_minibatch
+from kerasrl_pg.agents.conservative import unless_finite_undone
+from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
 from kerasrl_pg.agents.npg import check_kl
 from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 
