@@ -2,6 +2,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := TF_CPP_MIN_LOG_LEVEL=2
+WORKERS ?= 2
 INSTALLED := .venv/.installed
 PEERS := benchmarks/.venv
 PUREJAXRL := benchmarks/.venv-purejaxrl
@@ -17,10 +18,10 @@ demo: $(INSTALLED)  ## train PPO on CartPole-v1, evaluate 100 episodes, export (
 	    --episodes=100 --out=runs/cartpole
 
 test: $(INSTALLED)  ## the tests, without the slow ones
-	$(RUN) .venv/bin/python -m pytest -q
+	$(RUN) .venv/bin/python -m pytest -q -n $(WORKERS) --dist=worksteal
 
 slow: $(INSTALLED)  ## the tests that train
-	$(RUN) .venv/bin/python -m pytest -q -m slow
+	$(RUN) .venv/bin/python -m pytest -q -n $(WORKERS) --dist=worksteal -m slow
 
 lint: $(INSTALLED)  ## ruff
 	.venv/bin/ruff check .

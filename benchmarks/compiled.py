@@ -57,7 +57,7 @@ SETTINGS = {
     },
     "sb3": {"1 torch thread": (["1"], {}), "default threads": (["0"], {})},
 }
-PATIENCE = 300  # Seconds; the slowest run that ended took 25. PureJaxRL's ten seeds can wait for each other for ever.
+PATIENCE = 90  # Seconds; the slowest run that ended took 25. PureJaxRL's ten seeds can wait for each other for ever.
 # Either would spare a process compilations that another one has done, as would the library's own cache.
 CACHES = ("TF_XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
 
