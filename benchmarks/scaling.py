@@ -6,6 +6,7 @@ networks, beside what the machine's arithmetic would allow; and the memory that 
 
 import datetime
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -82,7 +83,10 @@ def run(case):
 
 def apart(case):
     """One case in a process of its own, so that its memory is its own."""
-    out = subprocess.run([sys.executable, __file__, json.dumps(case)], check=True, capture_output=True, text=True)
+    # Without the cache, so that every case compiles, and its memory holds that, too.
+    environment = {**os.environ, "KERASRL_PG_CACHE": ""}
+    command = [sys.executable, __file__, json.dumps(case)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(out.stdout.splitlines()[-1])
 
 

@@ -79,9 +79,7 @@ def table(result):
             f"| {statistics.median(report['kl'] for report in reports):.4f} |"
         )
     host = result["machine"]
-    versions = [
-        f"{key} {value}" for reports in result["runs"].values() for key, value in reports[0]["versions"].items()
-    ]
+    versions = {**result["runs"]["ours"][0]["versions"], **result["runs"]["sb3"][0]["versions"]}
     told = ", ".join(f"{key} {value}" for key, value in CASE.items())
     named = ", ".join(f"{key} {value}" for key, value in versions.items())
     return "\n".join(
