@@ -105,7 +105,7 @@ def test_value_clipping_holds_the_critic_back(walk):
 def test_learning_rate_anneals_to_zero_and_survives_saving(walk, tmp_path):
     rates = []
     watch = keras.callbacks.LambdaCallback(
-        on_train_batch_begin=lambda batch, logs: rates.append(float(agent.optimizer.learning_rate))
+        on_train_batch_end=lambda batch, logs: rates.append(float(agent.optimizer.learning_rate))
     )
     agent = ppo(anneal_learning_rate=True)
     agent.compile(keras.optimizers.Adam(0.1), jit_compile=False)
