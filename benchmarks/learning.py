@@ -20,8 +20,6 @@ from pathlib import Path
 
 from records import Records, origin, run_all, run_apart
 
-from kerasrl_pg.seeds import bootstrap_interval, interquartile_mean
-
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 # (seeds, the return that the final policy should reach)
 TARGETS = {
@@ -126,6 +124,8 @@ def train(name, seed):
 
 def table(groups, presets):
     """`learning.md`, from records by preset."""
+    from kerasrl_pg.seeds import bootstrap_interval, interquartile_mean
+
     lines = [
         "# Learning",
         "",
