@@ -54,6 +54,13 @@ def test_seeds(run, tmp_path, capsys):
     assert (tmp_path / "4.keras").exists() and (tmp_path / "seeds.png").exists()
 
 
+def test_trust_region(run, capsys):
+    run("trust_region", 5)
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["ConstrainedGradient", "NPG", "TRPO"]
+    assert rows[-1].split()[4] == "0%"
+
+
 def test_tune(run, tmp_path, capsys):
     pytest.importorskip("keras_tuner")
     run("tune", 2, 1024, tmp_path)
