@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/ablation.py --processes=2
     .venv/bin/python benchmarks/ablation.py --env=Hopper-v5 --variant=PPO --variant=TRPO
 
-The question of Engstrom et al. 2020 (arXiv 2005.12729) and Andrychowicz et al. 2021 (arXiv 2006.05990). Every (variant,
-environment, seed) is a process of its own, kept in `results/ablation.json` at once and not run again. At the end
-`results/ablation.md` and `ablation.png` are made from that file.
+The question of Engstrom et al. 2020 (arXiv 2005.12729) and Andrychowicz et al. 2021 (arXiv 2006.05990). Every cell, a
+variant in an environment, is a process of its own, which trains its seeds by `pg.fit_seeds`; what it gives is kept in
+`results/ablation.json` at once and not run again. At the end `results/ablation.md` and `ablation.png` are made from
+that file.
 """
 
 import argparse
@@ -87,24 +88,33 @@ def make_agent(method, on, seed):
     return agent
 
 
-def train(variant, env, seed):
-    """One run, in this process; its record."""
-    agent = make_agent(*VARIANTS[variant], seed)
-    start = time.perf_counter()
-    history = agent.fit(env, total_steps=STEPS, num_envs=4, epochs=10, verbose=0).history
-    seconds = time.perf_counter() - start
-    evaluation = agent.evaluate(env, episodes=EPISODES, seed=1_000_000 + 1000 * seed)
-    return {
-        "variant": variant,
-        "env": env,
-        "seed": seed,
-        "steps": STEPS,
-        "evaluation": evaluation,
-        "training_return": history["episode_return"][-1],
-        "kl": sum(history["kl"]) / len(history["kl"]),
-        "seconds": round(seconds, 1),
-        **origin(),
-    }
+def train(variant, env, seeds):
+    """The runs of one cell, in this process; their records."""
+    import kerasrl_pg as pg
+
+    runs = pg.fit_seeds(
+        lambda seed: make_agent(*VARIANTS[variant], seed),
+        env,
+        seeds,
+        episodes=EPISODES,
+        total_steps=STEPS,
+        num_envs=4,
+        epochs=10,
+        verbose=0,
+    )
+    return [
+        {
+            "variant": variant,
+            "env": env,
+            "seed": seed,
+            "steps": STEPS,
+            "evaluation": evaluation,
+            "training_return": history["episode_return"][-1],
+            "kl": sum(history["kl"]) / len(history["kl"]),
+            **origin(),
+        }
+        for seed, evaluation, history in zip(*runs, strict=True)
+    ]
 
 
 def returns(records, variant, env, what="evaluation"):
@@ -218,27 +228,35 @@ def main():
     parser.add_argument("--env", choices=ENVS, action="append", help="default: all")
     parser.add_argument("--seeds", type=int, default=5, help="how many; 0 for the report only")
     parser.add_argument("--processes", type=int, default=1, help="runs side by side")
-    parser.add_argument("--only_seed", type=int, help=argparse.SUPPRESS)  # a run's own process
+    parser.add_argument("--only_seeds", type=int, nargs="+", help=argparse.SUPPRESS)  # of a cell's own process
     arguments = parser.parse_args()
     if arguments.processes < 1:
         parser.error(f"--processes must be at least 1. Received: {arguments.processes}.")
     variants, envs = arguments.variant or list(VARIANTS), arguments.env or ENVS
-    if arguments.only_seed is not None:
-        print(json.dumps(train(variants[0], envs[0], arguments.only_seed)))
+    if arguments.only_seeds is not None:
+        print(json.dumps(train(variants[0], envs[0], arguments.only_seeds)))
         return
     done = {RECORDS.key(record) for record in RECORDS.load() if record["steps"] == STEPS}
-    # Seeds outermost, so that an interrupted table has whole columns of few seeds.
-    runs = [(v, e, s) for s in range(arguments.seeds) for v in variants for e in envs]
-    runs = [r for r in runs if RECORDS.key(dict(zip(("variant", "env", "seed"), r, strict=True))) not in done]
+    cells = []
+    for variant in variants:
+        for env in envs:
+            names = [{"variant": variant, "env": env, "seed": seed} for seed in range(arguments.seeds)]
+            seeds = [name["seed"] for name in names if RECORDS.key(name) not in done]
+            if seeds:
+                cells.append((variant, env, seeds))
 
-    def run(place, variant, env, seed):
-        record = run_apart(__file__, [f"--variant={variant}", f"--env={env}", f"--only_seed={seed}"])
-        RECORDS.add(record)
-        result = record["evaluation"]["return"]
-        print(f"{place} of {len(runs)}: {variant}, {env}, seed {seed}: {result:.0f}", flush=True)
+    def run(place, variant, env, seeds):
+        start = time.perf_counter()
+        only = [f"--variant={variant}", f"--env={env}", "--only_seeds", *map(str, seeds)]
+        records = run_apart(__file__, only)
+        for record in records:
+            RECORDS.add(record)
+        told = ", ".join(f"{r['evaluation']['return']:.0f}" for r in records)
+        seconds = time.perf_counter() - start
+        print(f"{place} of {len(cells)}: {variant}, {env}: {told} ({seconds:.0f} s)", flush=True)
 
     try:
-        run_all(run, [(place + 1, *each) for place, each in enumerate(runs)], arguments.processes)
+        run_all(run, [(place + 1, *each) for place, each in enumerate(cells)], arguments.processes)
     finally:
         report()
 

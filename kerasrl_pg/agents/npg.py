@@ -81,8 +81,7 @@ class NPG(Conservative):
         check_whole("cg_iterations", cg_iterations, optional=True)
         check_number("damping", damping, 0.0)
         check_number("fisher_fraction", fisher_fraction, 0.0, 1.0, exclusive=True)
-        if kl_estimator not in (None, "sampled"):
-            raise ValueError(f"`kl_estimator` must be 'sampled' or None. Received: kl_estimator={kl_estimator!r}.")
+        check_kl_estimator(kl_estimator)
         if fisher_fraction < 1.0 and damping == 0.0:
             raise ValueError(
                 "`damping` must be positive where F is taken from a part of the rows, since the gradient of the others "
@@ -154,6 +153,12 @@ class NPG(Conservative):
             "fisher_fraction": self.fisher_fraction,
             "kl_estimator": self.kl_estimator,
         }
+
+
+def check_kl_estimator(kl_estimator):
+    """Refuses, by a ValueError, what is neither "sampled" nor None."""
+    if kl_estimator not in (None, "sampled"):
+        raise ValueError(f"`kl_estimator` must be 'sampled' or None. Received: kl_estimator={kl_estimator!r}.")
 
 
 def check_kl(agent, kl_estimator):

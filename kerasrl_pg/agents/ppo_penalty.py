@@ -9,7 +9,7 @@ from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.conservative import unless_finite_undone
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.agents.npg import check_kl
+from kerasrl_pg.agents.npg import check_kl, check_kl_estimator
 from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 
 
@@ -93,8 +93,7 @@ class PPOPenalty(Agent):
         check_whole("horizon", horizon)
         check_number("target_kl", target_kl, 0.0, exclusive=True)
         check_number("initial_penalty", initial_penalty, 0.0, exclusive=True)
-        if kl_estimator not in (None, "sampled"):
-            raise ValueError(f"`kl_estimator` must be 'sampled' or None. Received: kl_estimator={kl_estimator!r}.")
+        check_kl_estimator(kl_estimator)
         check_whole("update_epochs", update_epochs)
         check_whole("minibatch_size", minibatch_size)
         check_number("value_coef", value_coef, 0.0, schedule=True)
