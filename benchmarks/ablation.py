@@ -1,7 +1,7 @@
 """Implementation matters: PPO's code-level optimisations, each switched off and on alone, and TRPO with and without.
 
     .venv/bin/python benchmarks/ablation.py --processes=2
-    .venv/bin/python benchmarks/ablation.py --env=Hopper-v5 --variant=PPO --variant=TRPO
+    .venv/bin/python benchmarks/ablation.py --env=Hopper-v5 --variant=PPO --variant="TRPO with all"
 
 The question of Engstrom et al. 2020 (arXiv 2005.12729) and Andrychowicz et al. 2021 (arXiv 2006.05990). Every cell, a
 variant in an environment, is a process of its own, which trains its seeds by `pg.fit_seeds`; what it gives is kept in
@@ -10,8 +10,10 @@ that file.
 """
 
 import argparse
+import hashlib
 import json
 import platform
+import statistics
 import time
 from pathlib import Path
 
@@ -21,6 +23,7 @@ RESULTS = Path(__file__).parent / "results" / "ablation.json"
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5")
 STEPS = 300_000
 EPISODES = 50
+REWARD_CLIP = 10.0
 # The order of Engstrom et al., A.1; then advantage normalisation, which they leave on.
 OPTIMISATIONS = (
     "value clipping",
@@ -51,6 +54,28 @@ VARIANTS = {
 RECORDS = Records(RESULTS, lambda r: (ENVS.index(r["env"]), list(VARIANTS).index(r["variant"]), r["seed"]))
 
 
+def measured(method):
+    """`method`, logging of each whole update what its own logs do not tell, or not alike."""
+    import tensorflow as tf
+
+    from kerasrl_pg import ops
+
+    class Measured(method):
+        def train_step(self, rollout):
+            observations, rewards, valid = ops.flatten_time((rollout.observations, rollout.rewards, rollout.valid))
+            old = self.policy(observations)
+            logs = super().train_step(rollout)
+            kl = old.kl_divergence(self.policy(observations))
+            at_bound = tf.cast(tf.abs(rewards) >= REWARD_CLIP, tf.float32)
+            return {
+                **logs,
+                "update_kl": ops.masked_mean(kl, valid),
+                "rewards_at_bound": ops.masked_mean(at_bound, valid),
+            }
+
+    return Measured
+
+
 def make_agent(method, on, seed):
     """A compiled agent with the optimisations that are `on`."""
     import keras
@@ -61,7 +86,7 @@ def make_agent(method, on, seed):
         "horizon": 512,
         "minibatch_size": 64,
         "reward_scaling": "reward scaling" in on,
-        "reward_clip": 10.0 if "reward clipping" in on else None,
+        "reward_clip": REWARD_CLIP if "reward clipping" in on else None,
         "anneal_learning_rate": "learning-rate annealing" in on,
         "networks": pg.Networks(
             activation="tanh" if "tanh" in on else "relu",
@@ -74,10 +99,10 @@ def make_agent(method, on, seed):
     rate = 3e-4
     normalize = "advantage normalisation" in on
     if method == "TRPO":
-        agent = pg.TRPO(normalize_advantages=normalize, **settings)
+        agent = measured(pg.TRPO)(normalize_advantages=normalize, **settings)
         rate = 1e-3
     else:
-        agent = pg.PPO(
+        agent = measured(pg.PPO)(
             value_clip=0.2 if "value clipping" in on else None,
             normalize_advantages="minibatch" if normalize else False,
             clip_ratio=0.2 if method == "PPO" else 1e6,
@@ -86,6 +111,15 @@ def make_agent(method, on, seed):
     clipnorm = 0.5 if "gradient clipping" in on else None
     agent.compile(keras.optimizers.Adam(rate, epsilon=1e-5, global_clipnorm=clipnorm))
     return agent
+
+
+def fingerprint(variant):
+    """Of all that determines a run but its environment and seed."""
+    agent = make_agent(*VARIANTS[variant], 0)
+    config = {k: v for k, v in agent.get_config().items() if k not in ("name", "seed")}
+    optimizer = {k: v for k, v in agent.optimizer.get_config().items() if k != "name"}
+    told = json.dumps([type(agent).__mro__[1].__name__, STEPS, config, optimizer], sort_keys=True, default=str)
+    return hashlib.sha1(told.encode()).hexdigest()[:12]
 
 
 def train(variant, env, seeds):
@@ -107,10 +141,11 @@ def train(variant, env, seeds):
             "variant": variant,
             "env": env,
             "seed": seed,
-            "steps": STEPS,
+            "settings": fingerprint(variant),
             "evaluation": evaluation,
             "training_return": history["episode_return"][-1],
-            "kl": sum(history["kl"]) / len(history["kl"]),
+            "kl": statistics.mean(history["update_kl"]),
+            "rewards_at_bound": statistics.mean(history["rewards_at_bound"]),
             **origin(),
         }
         for seed, evaluation, history in zip(*runs, strict=True)
@@ -133,25 +168,29 @@ def table(records):
         low, high = bootstrap_interval(values)
         return f"{interquartile_mean(values):.0f} [{low:.0f}, {high:.0f}]"
 
-    seeds = len({r["seed"] for r in records})
     lines = [
         "# Implementation matters",
         "",
-        f"Return after {STEPS:,} steps: {EPISODES} deterministic episodes with the final policy of each of {seeds} "
-        "seeds; interquartile mean and its 95 % bootstrap interval. In the last column the mean KL divergence of an "
-        "update, nats, by the agents' own estimate, mean over environments.",
+        f"Return after {STEPS:,} steps: {EPISODES} deterministic episodes with the final policy of each seed; "
+        "interquartile mean over seeds and its 95 % bootstrap interval. KL: mean KL(π_old || π) of a whole update over "
+        "its rollout, nats, in closed form, mean over updates, seeds and environments. At bound: how many of 10,000 "
+        f"rewards, scaled and clipped where the row does, were {REWARD_CLIP:.0f} or more in size.",
         "",
-        f"| variant | {' | '.join(ENVS)} | KL |",
-        f"| --- |{' ---: |' * (len(ENVS) + 1)}",
+        f"| variant | seeds | {' | '.join(ENVS)} | KL | at bound |",
+        f"| --- | ---: |{' ---: |' * (len(ENVS) + 2)}",
     ]
     for variant in VARIANTS:
-        cells = [cell(returns(records, variant, env)) for env in ENVS]
-        if any(text != "-" for text in cells):
-            kls = [r["kl"] for r in records if r["variant"] == variant]
-            lines.append(f"| {variant} | {' | '.join(cells)} | {sum(kls) / len(kls):.4f} |")
+        rows = [r for r in records if r["variant"] == variant]
+        if rows:
+            cells = [cell(returns(rows, variant, env)) for env in ENVS]
+            counts = {len(returns(rows, variant, env)) for env in ENVS}
+            seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+            kl = statistics.mean(r["kl"] for r in rows)
+            bound = 1e4 * statistics.mean(r["rewards_at_bound"] for r in rows)
+            lines.append(f"| {variant} | {seeds} | {' | '.join(cells)} | {kl:.4f} | {bound:.1f} |")
     lines += [
         "",
-        "The same policies' last 100 training episodes, actions sampled:",
+        "Mean return of the last 100 episodes of training, actions sampled; on HalfCheetah they are its last third:",
         "",
         f"| variant | {' | '.join(ENVS)} |",
         f"| --- |{' ---: |' * len(ENVS)}",
@@ -171,7 +210,8 @@ def table(records):
             "off, ReLU; where orthogonal initialisation is off, Glorot's. TRPO: KL 0.01, 10 conjugate gradient steps, "
             "damping 0.1, critic by 10 passes of 64 with Adam(1e-3), whose rate is annealed and whose gradient is "
             "clipped; value clipping does not apply. Observation clipping is the normaliser's, so it goes where "
-            "normalisation does.",
+            "normalisation does. Value clipping alone bounds a change of 0.2 in returns that nothing scales, "
+            "hundreds and more.",
             "",
             f"{min(r['date'] for r in records)} to {max(r['date'] for r in records)}, Python "
             f"{platform.python_version()}, {', '.join(versions)}.",
@@ -216,7 +256,8 @@ def figure(records):
 
 
 def report():
-    records = [r for r in RECORDS.load() if r["steps"] == STEPS]
+    current = {variant: fingerprint(variant) for variant in VARIANTS}
+    records = [r for r in RECORDS.load() if r["settings"] == current.get(r["variant"])]
     if records:
         RESULTS.with_suffix(".md").write_text(table(records))
         figure(records)
@@ -236,7 +277,8 @@ def main():
     if arguments.only_seeds is not None:
         print(json.dumps(train(variants[0], envs[0], arguments.only_seeds)))
         return
-    done = {RECORDS.key(record) for record in RECORDS.load() if record["steps"] == STEPS}
+    current = {variant: fingerprint(variant) for variant in variants}
+    done = {RECORDS.key(r) for r in RECORDS.load() if r["settings"] == current.get(r["variant"])}
     cells = []
     for variant in variants:
         for env in envs:

@@ -25,7 +25,7 @@ def main(case, threads):
         cg_max_steps=case["cg_iterations"],
         cg_damping=case["damping"],
         line_search_shrinking_factor=case["backtrack_ratio"],
-        line_search_max_iter=case["backtracks"],
+        line_search_max_iter=case["backtracks"] + 1,  # it counts the whole step, too
         n_critic_updates=case["critic_passes"],
         target_kl=case["max_kl"],
         policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}},
@@ -48,7 +48,8 @@ def main(case, threads):
     report = {
         "seconds": seconds[case["warmup"] :],
         "first_call": seconds[0],
-        "kl": float(logs["train/kl_divergence_loss"]),
+        # What it logs is the mean over the action's dimensions.
+        "kl": float(logs["train/kl_divergence_loss"]) * model.action_space.shape[0],
         "versions": {
             "sb3-contrib": sb3_contrib.__version__,
             "torch": torch.__version__,
