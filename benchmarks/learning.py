@@ -160,8 +160,8 @@ def table(groups, presets):
             "## Beside published tables",
             "",
             "During training the policy plays 10 deterministic episodes every 40,000 steps, 25 times. Best of a run: "
-            "the highest of the 25, mean over seeds. Best of the mean: the highest mean over seeds, which is never higher, "
-            "and is what Tianshou prints, of ten seeds. sb3-contrib prints final policies of three seeds. Their MuJoCo "
+            "the highest of the 25, mean over seeds. Best of the mean: the highest mean over seeds, never higher, "
+            "and what Tianshou prints, of ten seeds. sb3-contrib prints final policies of three seeds. Their MuJoCo "
             "environments are v3 (Tianshou's double pendulum v2), ours v5: not one experiment.",
             "",
             "| preset | final policy, IQM [95 %] | best of a run | best of the mean | Tianshou, best of the mean "

@@ -1,5 +1,7 @@
 """Refusing wrong settings at construction, in sentences."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -7,8 +9,8 @@ Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 def check_number(name, value, low, high=float("inf"), exclusive=False, optional=False, schedule=False):
-    """Refuses `value` unless it is a number in [low, high] ((low, high] where exclusive), a schedule, or None where
-    optional.
+    """Refuses `value` unless it is a finite number in [low, high] ((low, high] where exclusive), a schedule, or None
+    where optional.
 
     >>> check_number("gamma", 1.5, 0.0, 1.0)
     Traceback (most recent call last):
@@ -18,7 +20,8 @@ def check_number(name, value, low, high=float("inf"), exclusive=False, optional=
     if (optional and value is None) or (schedule and isinstance(value, Schedule)):
         return
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not is_number or not (low < value if exclusive else low <= value) or not value <= high:
+    finite = is_number and math.isfinite(value)
+    if not finite or not (low < value if exclusive else low <= value) or not value <= high:
         interval = f"{'(' if exclusive else '['}{low}, {high}{')' if high == float('inf') else ']'}"
         none = ", or None" if optional else ""
         raise ValueError(f"`{name}` must be a number in {interval}{none}. Received: {name}={value!r}.")

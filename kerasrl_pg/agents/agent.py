@@ -51,7 +51,8 @@ class Agent(keras.Model):
     Args:
         policy: None, or your own Keras model: observations [B, ...] to a distribution, its last layer a head of
             `kerasrl_pg.heads`. It may have two outputs named "policy" and "value", where policy and critic share
-            layers.
+            layers. It is always called as at inference, since a ratio compares two calls of one function: Dropout does
+            nothing, BatchNormalization keeps its statistics; `models.RunningNormalization` learns from rollouts.
         critic: None, or your own Keras model: observations [B, ...] to a distribution over returns, its last layer a
             `ValueHead`. It must be given where `policy` is given, unless the policy has the second output or the method
             has no critic.

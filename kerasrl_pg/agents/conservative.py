@@ -76,6 +76,12 @@ class Conservative(Agent):
 
     def bind(self, observation_space, action_space, argument="env"):
         super().bind(observation_space, action_space, argument)
+        for name, model in (("policy", self.policy), ("critic", self.critic)):
+            if not model.trainable_variables:
+                raise ValueError(
+                    f"`{name}` must have weights to train. Received: {model!r}, which has none, or they are frozen. "
+                    "Set `trainable = True`."
+                )
         if not self.critic_variables:
             raise ValueError(
                 "`policy` must leave the critic a layer of its own, since shared layers belong to the policy. "
@@ -132,7 +138,7 @@ class Conservative(Agent):
         old = self.policy(batch.observations)
         batch = batch._replace(old=old, old_log_probs=old.log_prob(batch.actions))
         logs = self.policy_step(batch)
-        logs["critic_loss"] = self.fit_critic(batch)
+        logs.update(self.fit_critic(batch))
         logs["explained_variance"] = ops.explained_variance(values, returns, rollout.valid)
         return logs
 
@@ -163,19 +169,19 @@ class Conservative(Agent):
         return outcome, ops.flatten_parameters(gradients)
 
     def policy_values(self):
-        """The policy's trainable `tf.Variable`s, θ."""
+        """The policy's trainable `tf.Variable`s."""
         return [variable.value for variable in self.policy.trainable_variables]
 
     def move(self, theta, step):
-        """Sets the policy's weights to θ + step [P], then applies the weights' own constraints."""
+        """Sets the policy's weights to θ, a list, + step [P], then applies the weights' own constraints."""
         variables = self.policy.trainable_variables
-        for variable, value in zip(variables, ops.split_parameters(theta + step, variables), strict=True):
+        for variable, value, change in zip(variables, theta, ops.split_parameters(step, variables), strict=True):
+            value = value + change
             variable.assign(value if variable.constraint is None else variable.constraint(value))
 
     def restore_unless(self, kept, theta):
-        """Puts the weights θ [P] back, bit by bit, unless `kept`."""
-        variables = self.policy.trainable_variables
-        for variable, value in zip(variables, ops.split_parameters(theta, variables), strict=True):
+        """Puts the weights θ, a list, back, bit by bit, unless `kept`."""
+        for variable, value in zip(self.policy.trainable_variables, theta, strict=True):
             variable.assign(tf.where(kept, variable.value, value))
 
     def take(self, step, before, batch):
@@ -184,7 +190,7 @@ class Conservative(Agent):
         Returns:
             `(outcome, logs)`, the outcome that of `before` where the weights were kept.
         """
-        theta = ops.flatten_parameters(self.policy_values())
+        theta = [tf.identity(value) for value in self.policy_values()]
         self.move(theta, tf.where(ops.all_finite(step), step, 0.0))
         after = self.judge(batch)
         taken = tf.reduce_any(step != 0.0) & ops.all_finite(step, *after)
@@ -203,7 +209,7 @@ class Conservative(Agent):
         }
 
     def fit_critic(self, batch):
-        """Regresses the critic on the returns; the mean loss of the minibatches.
+        """Regresses the critic on the returns; its logs, the loss a mean over minibatches.
 
         A regression that does not end in finite weights is undone, its optimizer's memory with it.
         """
@@ -219,14 +225,15 @@ class Conservative(Agent):
             return {"critic_loss": loss}
 
         data = batch.observations, batch.returns, batch.valid
-        logs, _ = unless_finite_undone(
-            lambda: for_each_minibatch(
+
+        def passes():
+            logs = for_each_minibatch(
                 update, data, ("critic_loss",), self.next_seed(), self.update_epochs, self.minibatch_size
-            ),
-            variables,
-            self.optimizer,
-        )
-        return logs["critic_loss"]
+            )
+            return logs, logs["critic_loss"]
+
+        logs, stands = unless_finite_undone(passes, variables, self.optimizer)
+        return {**logs, "critic_rejected": 1.0 - tf.cast(stands, tf.float32)}
 
     def get_config(self):
         return {
@@ -239,20 +246,21 @@ class Conservative(Agent):
 
 
 def unless_finite_undone(update, variables, *optimizers):
-    """Runs an update, and undoes it where it leaves a weight that is not finite.
+    """Runs an update, and undoes it where it leaves a weight, or an optimizer's memory, that is not finite.
 
     Args:
-        update: Function without arguments; it moves `variables` by `optimizers`.
+        update: Function without arguments; it moves `variables` by `optimizers`, and returns `(result, witness)`, a
+            float tensor that must be finite, too.
         variables: Keras variables.
         optimizers: Their Keras optimizers, whose memory is undone, too.
 
     Returns:
-        What `update` returned, and whether it stands, a bool scalar.
+        `(result, stands)`, whether the update stands a bool scalar.
     """
     everything = [*variables, *(variable for optimizer in optimizers for variable in optimizer.variables)]
     old = [tf.identity(variable.value) for variable in everything]
-    result = update()
-    stands = ops.all_finite(*[variable.value for variable in variables])
+    result, witness = update()
+    stands = ops.all_finite(witness, *[v.value for v in everything if tf.as_dtype(v.dtype).is_floating])
     for variable, value in zip(everything, old, strict=True):
         variable.assign(tf.where(stands, variable.value, value))
     return result, stands

@@ -33,8 +33,9 @@ class ConstrainedGradient(Conservative):
 
     Logs, after the step: `loss` (minus what the step ascends), `policy_loss` (minus the mean of π/π_old A), `entropy`
     (nats), `kl` (KL(π_old, π) by the estimator (r - 1) - log r, nats), `rejected` (1 where no step was taken, the
-    gradient being 0 or something not finite), `critic_loss` (mean over the regression's minibatches),
-    `explained_variance` (of the critic before the update).
+    gradient being 0 or something not finite), `critic_loss` (mean over the regression's minibatches), `critic_rejected`
+    (1 where the regression led to something not finite, and was undone), `explained_variance` (of the critic before the
+    update).
 
     Raises:
         ValueError: If a setting is out of range, or `minibatch_size` does not divide T x N (when `fit` knows N).

@@ -36,8 +36,9 @@ class NPG(Conservative):
         cg_iterations: Products with F that the conjugate gradient method may take, at least 1; None for the exact
             inverse of F written out (its pseudo-inverse where it is singular), for policies of at most 500 parameters.
             10, OpenAI Baselines' trpo_mpi and Spinning Up.
-        damping: c >= 0 in (F + cI) d = ∇J. 0.1, OpenAI Baselines' trpo_mpi for MuJoCo and Spinning Up. β* counts it as
-            part of F, so the step is shorter than δ allows.
+        damping: c >= 0 in (F + cI) d = ∇J, or a schedule. 0.1, OpenAI Baselines' trpo_mpi for MuJoCo and Spinning Up.
+            β* counts it as part of F, so the step is shorter than δ allows; and it measures parameters, so that only at
+            0 the step does not see the parametrisation.
         fisher_fraction: Part of the rows, in (0, 1], drawn anew each iteration, that F is taken from; 1.0: all. OpenAI
             Baselines' trpo_mpi takes every fifth.
         kl_estimator: None for the closed form of the head's KL divergence; "sampled" for the estimator
@@ -46,12 +47,13 @@ class NPG(Conservative):
         horizon, estimator, entropy_coef, normalize_advantages, update_epochs, minibatch_size: See `Conservative`; the
             last two are the critic's.
 
-    `entropy_coef` may be a schedule, too.
+    `entropy_coef` may be a schedule, too. At δ = 0 no step is taken.
 
     Logs, after the step: `loss` (minus what the step ascends), `policy_loss` (minus the mean of π/π_old A), `entropy`
     (nats), `kl` (mean KL(π_old || π) by `kl_estimator`, nats), `rejected` (1 where no step was taken, the gradient
-    being 0 or something not finite), `cg_residual` (‖∇J - (F + cI) d‖ / ‖∇J‖, with conjugate gradient), `critic_loss`
-    (mean over the regression's minibatches), `explained_variance` (of the critic before the update).
+    being 0 or something not finite), with conjugate gradient `cg_residual` (‖∇J - (F + cI) d‖ / ‖∇J‖), `critic_loss`
+    (mean over the regression's minibatches), `critic_rejected` (1 where the regression led to something not finite, and
+    was undone), `explained_variance` (of the critic before the update).
 
     Raises:
         ValueError: If a setting is out of range or contradicts another, the head has no KL divergence and no
@@ -79,7 +81,7 @@ class NPG(Conservative):
         super().__init__(policy, critic, **kwargs)
         check_number("max_kl", max_kl, 0.0, exclusive=True, schedule=True)
         check_whole("cg_iterations", cg_iterations, optional=True)
-        check_number("damping", damping, 0.0)
+        check_number("damping", damping, 0.0, schedule=True)
         check_number("fisher_fraction", fisher_fraction, 0.0, 1.0, exclusive=True)
         check_kl_estimator(kl_estimator)
         if fisher_fraction < 1.0 and damping == 0.0:
@@ -88,6 +90,13 @@ class NPG(Conservative):
                 "may point where F is 0 and the step is endless. "
                 f"Received: damping={damping}, fisher_fraction={fisher_fraction}."
             )
+        if kl_estimator == "sampled" and self.entropy_coef != 0.0 and damping == 0.0:
+            raise ValueError(
+                "`damping` must be positive where F is sampled and an entropy bonus is ascended, since the bonus's "
+                "gradient may point where F is 0 and the step is endless. "
+                f"Received: damping={damping}, kl_estimator='sampled', entropy_coef={self.entropy_coef}."
+            )
+        check_functional(policy, kl_estimator)
         self.max_kl = max_kl
         self.cg_iterations = cg_iterations
         self.damping = damping
@@ -96,7 +105,7 @@ class NPG(Conservative):
 
     def bind(self, observation_space, action_space, argument="env"):
         super().bind(observation_space, action_space, argument)
-        check_kl(self, self.kl_estimator)
+        check_kl(self.policy(self.observation_spec.zeros(1)), self.kl_estimator)
         size = sum(math.prod(v.shape) for v in self.policy.trainable_variables)
         if self.cg_iterations is None and size > MAX_EXPLICIT:
             raise ValueError(
@@ -115,12 +124,12 @@ class NPG(Conservative):
 
     def natural_direction(self, gradient, batch):
         """`((F + cI)⁻¹ ∇J [P], logs)`."""
-        product = self.fisher_vector_product(batch)
+        product, damping = self.fisher_vector_product(batch), self.scheduled(self.damping)
         if self.cg_iterations is None:
             fisher = ops.explicit_fisher(product, gradient.shape[0])
-            return ops.solve_fisher(fisher, gradient, self.damping), {}
+            return ops.solve_fisher(fisher, gradient, damping), {}
         direction, residual = ops.conjugate_gradient(
-            lambda vector: product(vector) + self.damping * vector, gradient, self.cg_iterations
+            lambda vector: product(vector) + damping * vector, gradient, self.cg_iterations
         )
         return direction, {"cg_residual": residual}
 
@@ -149,7 +158,7 @@ class NPG(Conservative):
             **super().get_config(),
             "max_kl": serialize_coefficient(self.max_kl),
             "cg_iterations": self.cg_iterations,
-            "damping": self.damping,
+            "damping": serialize_coefficient(self.damping),
             "fisher_fraction": self.fisher_fraction,
             "kl_estimator": self.kl_estimator,
         }
@@ -161,23 +170,21 @@ def check_kl_estimator(kl_estimator):
         raise ValueError(f"`kl_estimator` must be 'sampled' or None. Received: kl_estimator={kl_estimator!r}.")
 
 
-def check_kl(agent, kl_estimator):
+def check_kl(distribution, kl_estimator):
     """Refuses a policy whose distributions have no KL divergence, unless it is to be estimated.
 
     Args:
-        agent: A bound agent.
-        kl_estimator: Its setting.
+        distribution: What the policy gives.
+        kl_estimator: The agent's setting.
 
     Raises:
         ValueError: As said; also where the distribution is not made of tensors.
     """
-    spec = agent.observation_spec
-    distribution = agent.policy(spec.map(lambda leaf: tf.zeros((1, *leaf.shape), leaf.dtype)))
     parts = tf.nest.flatten(distribution, expand_composites=True)
     if not all(tf.is_tensor(part) and part.dtype.is_floating for part in parts):
         raise ValueError(
             "`policy` must give a distribution made of float tensors, one of TFP's composite tensors such as an "
-            f"AutoCompositeTensorDistribution. Received: {distribution!r} from its head {agent.head!r}."
+            f"AutoCompositeTensorDistribution. Received: {distribution!r}."
         )
     if kl_estimator is None:
         try:
@@ -185,5 +192,21 @@ def check_kl(agent, kl_estimator):
         except NotImplementedError:
             raise ValueError(
                 "`kl_estimator` must be 'sampled' for a head whose distributions have no KL divergence in closed form. "
-                f"Received: kl_estimator=None, {distribution!r} from the head {agent.head!r}."
+                f"Received: kl_estimator=None, {distribution!r}."
             ) from None
+
+
+def check_functional(policy, kl_estimator):
+    """`check_kl` at construction, for a functional model, whose inputs are known before any environment is.
+
+    Args:
+        policy: A Keras model or None.
+        kl_estimator: The agent's setting.
+
+    Raises:
+        ValueError: As `check_kl`.
+    """
+    leaves = tf.nest.flatten(getattr(policy, "input", None))
+    if all(isinstance(leaf, keras.KerasTensor) and None not in leaf.shape[1:] for leaf in leaves):
+        output = policy(tf.nest.map_structure(lambda leaf: tf.zeros((1, *leaf.shape[1:]), leaf.dtype), policy.input))
+        check_kl(output["policy"] if isinstance(output, dict) else output, kl_estimator)

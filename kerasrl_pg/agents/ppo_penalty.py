@@ -9,7 +9,7 @@ from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.conservative import unless_finite_undone
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.agents.npg import check_kl, check_kl_estimator
+from kerasrl_pg.agents.npg import check_functional, check_kl, check_kl_estimator
 from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 
 
@@ -43,7 +43,8 @@ class PPOPenalty(Agent):
         horizon: T. 2048 / N is customary for one environment of MuJoCo; 128: Schulman et al. 2017, table 5.
         estimator: None for GAE(λ = 0.95) (table 3 there).
         target_kl: δ_target > 0, nats. 0.01, the best of table 1 there.
-        initial_penalty: λ > 0 at the first iteration. 1, in the middle of those tried there; it soon adapts.
+        initial_penalty: λ at the first iteration, in [1e-6, 1e6], where it stays. 1, in the middle of those tried
+            there; it soon adapts.
         kl_estimator: None for the closed form of the head's KL divergence; "sampled" for the estimator
             (r - 1) - log r on the rollout's actions, for heads that have no closed form.
         update_epochs: K, passes over the rollout, at least 1. 10, table 3 there.
@@ -53,13 +54,14 @@ class PPOPenalty(Agent):
         normalize_advantages: Whether advantages are standardised over the rollout, so that λ has the same unit in every
             minibatch and every environment. True: ours.
 
-    `value_coef` and `entropy_coef` may be Keras schedules of the iteration. λ is a weight of the agent,
+    `target_kl`, `value_coef` and `entropy_coef` may be Keras schedules of the iteration. λ is a weight of the agent,
     `agent.penalty`, and is saved with it.
 
     Logs, means over the iteration's minibatches: `loss`, `policy_loss` (minus the mean of c_t A_t), `critic_loss` (half
     squared error, or cross-entropy), `entropy` (nats), `updates` (optimizer steps taken); over the rollout: `kl`
     (δ_KL, nats, by `kl_estimator`), `penalty` (λ of this iteration, before step 4), `rejected` (1 where the update led
-    to a weight that is not finite, and was undone), `explained_variance` (of the critic before the update).
+    to a weight or a divergence that is not finite, and was undone), `explained_variance` (of the critic before the
+    update).
 
     Raises:
         ValueError: If a setting is out of range, the head has no KL divergence and no `kl_estimator` is chosen, or
@@ -91,13 +93,14 @@ class PPOPenalty(Agent):
     ):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(), **kwargs)
         check_whole("horizon", horizon)
-        check_number("target_kl", target_kl, 0.0, exclusive=True)
-        check_number("initial_penalty", initial_penalty, 0.0, exclusive=True)
+        check_number("target_kl", target_kl, 0.0, exclusive=True, schedule=True)
+        check_number("initial_penalty", initial_penalty, *ops.PENALTY_BOUNDS)
         check_kl_estimator(kl_estimator)
         check_whole("update_epochs", update_epochs)
         check_whole("minibatch_size", minibatch_size)
         check_number("value_coef", value_coef, 0.0, schedule=True)
         check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
+        check_functional(policy, kl_estimator)
         self.target_kl = target_kl
         self.initial_penalty = initial_penalty
         self.kl_estimator = kl_estimator
@@ -112,7 +115,11 @@ class PPOPenalty(Agent):
 
     def bind(self, observation_space, action_space, argument="env"):
         super().bind(observation_space, action_space, argument)
-        check_kl(self, self.kl_estimator)
+        one, two = (self.policy(self.observation_spec.zeros(size)) for size in (1, 2))
+        check_kl(one, self.kl_estimator)
+        # A distribution may hold constants beside what it has a row of for each observation.
+        pairs = zip(*(tf.nest.flatten(each, expand_composites=True) for each in (one, two)), strict=True)
+        self.by_row = tuple(a.shape != b.shape for a, b in pairs)
 
     def check_rollout(self, horizon, num_envs):
         check_minibatch_size(self.minibatch_size, horizon, num_envs)
@@ -127,25 +134,26 @@ class PPOPenalty(Agent):
         )
         old = self.policy(observations)
         parts = tf.nest.flatten(old, expand_composites=True)
-        rows = [part for part in parts if _is_by_row(part, valid)]
+        rows = [part for part, by_row in zip(parts, self.by_row, strict=True) if by_row]
         batch = Batch(observations, actions, rows, old.log_prob(actions), advantages, returns_, valid)
 
         def update(minibatch):
             rows = iter(minibatch.old)
-            mixed = [next(rows) if _is_by_row(part, valid) else part for part in parts]
+            mixed = [next(rows) if by_row else part for part, by_row in zip(parts, self.by_row, strict=True)]
             return self.update(minibatch, tf.nest.pack_sequence_as(old, mixed, expand_composites=True))
 
         names = ("loss", "policy_loss", "critic_loss", "entropy")
-        logs, stands = unless_finite_undone(
-            lambda: for_each_minibatch(update, batch, names, self.next_seed(), self.update_epochs, self.minibatch_size),
-            self.network_variables,
-            *self._optimizers(),
-        )
-        logs["kl"] = self.mean_kl(old, batch)
+
+        def passes():
+            logs = for_each_minibatch(update, batch, names, self.next_seed(), self.update_epochs, self.minibatch_size)
+            kl = self.mean_kl(old, batch)
+            return {**logs, "kl": kl}, kl
+
+        logs, stands = unless_finite_undone(passes, self.network_variables, *self._optimizers())
         logs["penalty"] = tf.identity(self.penalty.value)
         logs["rejected"] = 1.0 - tf.cast(stands, tf.float32)
         logs["explained_variance"] = ops.explained_variance(values, returns, rollout.valid)
-        adapted = ops.adapt_penalty(self.penalty.value, logs["kl"], self.target_kl)
+        adapted = ops.adapt_penalty(self.penalty.value, logs["kl"], self.scheduled(self.target_kl))
         self.penalty.assign(tf.where(stands, adapted, self.penalty.value))
         return logs
 
@@ -180,7 +188,7 @@ class PPOPenalty(Agent):
     def get_config(self):
         return {
             **super().get_config(),
-            "target_kl": self.target_kl,
+            "target_kl": serialize_coefficient(self.target_kl),
             "initial_penalty": self.initial_penalty,
             "kl_estimator": self.kl_estimator,
             "update_epochs": self.update_epochs,
@@ -189,8 +197,3 @@ class PPOPenalty(Agent):
             "entropy_coef": serialize_coefficient(self.entropy_coef),
             "normalize_advantages": self.normalize_advantages,
         }
-
-
-def _is_by_row(part, valid):
-    """Whether a tensor of a distribution has a row for each of the batch, and is no constant."""
-    return part.shape.rank > 0 and part.shape[0] == valid.shape[0]

@@ -15,7 +15,7 @@ class TRPO(NPG):
     Each iteration:
 
     1. run π_old for T steps in N environments, and estimate advantages with the critic;
-    2. solve F d = ∇J(θ) by conjugate gradient, and set the step β* d: `NPG`'s;
+    2. solve F d = ∇J(θ), by conjugate gradient unless told otherwise, and set the step β* d: `NPG`'s;
     3. take the greatest of the fractions 1, ρ, ρ², ... of the step for which the mean KL(π_old || π) <= δ and the
        surrogate, the mean of π/π_old A, is greater than before; where none is, keep the weights;
     4. regress the critic on the returns.
@@ -26,21 +26,22 @@ class TRPO(NPG):
 
     Args:
         policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`.
-        backtracks: How many times at most the step is shortened, at least 0; None for no line search. 10, Spinning Up
-            and Stable-Baselines3-Contrib.
+        backtracks: How many times at most the step is shortened, at least 0; None for no line search. 10, ours:
+            Spinning Up and Stable-Baselines3-Contrib shorten it nine times, and call that ten fractions.
         backtrack_ratio: ρ in (0, 1), by which it is shortened each time. 0.8, as there; the notes halve.
         max_kl, cg_iterations, damping, fisher_fraction, kl_estimator: See `NPG`. The line search sees all rows,
             and the KL divergence that `kl_estimator` names; that of `GaussianMixture` is an upper bound.
         horizon, estimator, entropy_coef, normalize_advantages, update_epochs, minibatch_size: See `Conservative`; the
             last two are the critic's. With `entropy_coef`, surrogate + c_H entropy has to improve.
 
-    `max_kl` and `entropy_coef` may be Keras schedules of the iteration.
+    `max_kl`, `damping` and `entropy_coef` may be Keras schedules of the iteration; at δ = 0 no step is taken.
 
     Logs, after the step: `loss` (minus what the step ascends), `policy_loss` (minus the mean of π/π_old A), `entropy`
     (nats), `kl` (mean KL(π_old || π) by `kl_estimator`, nats), `rejected` (1 where no step was taken: no fraction was
-    good, the gradient was 0, or something not finite), `step_fraction` (the fraction taken, 0 where none was),
-    `backtracks` (how many were refused), `cg_residual` (‖∇J - (F + cI) d‖ / ‖∇J‖, with conjugate gradient),
-    `critic_loss` (mean over the regression's minibatches), `explained_variance` (of the critic before the update).
+    good, the gradient was 0, or something not finite), with line search `step_fraction` (the fraction taken, 0 where
+    none was) and `backtracks` (how many were refused), with conjugate gradient `cg_residual`
+    (‖∇J - (F + cI) d‖ / ‖∇J‖), `critic_loss` (mean over the regression's minibatches), `critic_rejected` (1 where the
+    regression led to something not finite, and was undone), `explained_variance` (of the critic before the update).
 
     Raises:
         ValueError: If a setting is out of range or contradicts another, the head has no KL divergence and no
@@ -66,7 +67,7 @@ class TRPO(NPG):
         """The class's step 3; returns `(outcome, logs)`."""
         if self.backtracks is None:
             return super().take(step, before, batch)
-        theta = ops.flatten_parameters(self.policy_values())
+        theta = [tf.identity(value) for value in self.policy_values()]
         usable = ops.all_finite(step) & tf.reduce_any(step != 0.0)
         step = tf.where(usable, step, 0.0)
         # Without it a step of nothing might be taken for an improvement, by rounding.

@@ -94,6 +94,10 @@ class ObservationSpec:
             name: function(spec, *(structure[name] for structure in structures)) for name, spec in self.specs.items()
         }
 
+    def zeros(self, batch_size):
+        """So many observations of zeros."""
+        return self.map(lambda leaf: tf.zeros((batch_size, *leaf.shape), leaf.dtype))
+
     def is_batch(self, observations):
         """Whether flattened `observations` have a leading batch dimension.
 

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import gymnasium as gym
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kerasrl_pg.heads import Head, ValueHead
 
@@ -64,7 +63,7 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
             "`critic` must be given with your own `policy`, since this agent needs one. Received: critic=None. "
             "Pass a Keras model that ends in heads.NormalValue(), or a policy with outputs 'policy' and 'value'."
         )
-    zeros = spec.map(lambda leaf: tf.zeros((1, *leaf.shape), leaf.dtype))
+    zeros = spec.zeros(1)
     distribution = policy(zeros)
     head = _find_head(policy, Head, "policy")
     critic_head = None

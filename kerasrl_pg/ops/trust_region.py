@@ -10,6 +10,7 @@ import tensorflow as tf
 from kerasrl_pg.ops.shapes import check_same_shape
 
 ZERO = tf.UnconnectedGradients.ZERO
+PENALTY_BOUNDS = 1e-6, 1e6  # Ours: halved 150 times a float32 is 0, and doubling it then is of no use.
 
 
 def flatten_parameters(tensors):
@@ -19,12 +20,12 @@ def flatten_parameters(tensors):
         tensors: list of float tensors or variables.
 
     Returns:
-        float tensor [P], their entries in order. Gradients flow.
+        float32 tensor [P], their entries in order, whatever their precision. Gradients flow.
 
     >>> flatten_parameters([tf.constant([[1.0, 2.0]]), tf.constant(3.0)]).numpy()
     array([1., 2., 3.], dtype=float32)
     """
-    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
+    return tf.concat([tf.cast(tf.reshape(tensor, [-1]), tf.float32) for tensor in tensors], axis=0)
 
 
 def split_parameters(vector, like):
@@ -35,14 +36,14 @@ def split_parameters(vector, like):
         like: list of tensors or variables, whose static shapes have P entries together.
 
     Returns:
-        list of float tensors of those shapes. Gradients flow.
+        list of float tensors of those shapes and precisions. Gradients flow.
 
     >>> [x.numpy().tolist() for x in split_parameters(tf.range(3.0), [tf.zeros((1, 2)), tf.zeros(())])]
     [[[0.0, 1.0]], 2.0]
     """
     sizes = [tf.TensorShape(tensor.shape).num_elements() for tensor in like]
     parts = tf.split(vector, sizes)
-    return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, like, strict=True)]
+    return [tf.cast(tf.reshape(part, tensor.shape), tensor.dtype) for part, tensor in zip(parts, like, strict=True)]
 
 
 def all_finite(*tensors):
@@ -73,7 +74,7 @@ def parameter_step_size(gradient, max_squared_norm):
         max_squared_norm: ε > 0, in the unit of a parameter squared.
 
     Returns:
-        float scalar; 0 where d is 0 or not finite, and nowhere is there to go.
+        float scalar; 0 where d is 0 or not finite, or ‖d‖² is in float32, and there is nowhere to go.
 
     Source: the lecture notes' 3.6.1.
 
@@ -216,8 +217,8 @@ def solve_fisher(fisher, gradient, damping=0.0):
         damping: c >= 0.
 
     Returns:
-        float tensor [P]; 0 where an entry of F or g is not finite. Eigenvalues below P times the
-        rounding error of the greatest count as 0.
+        float tensor [P]; 0 where an entry of F or g is not finite. Eigenvalues of F below P times the
+        rounding error of its greatest count as 0.
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -232,9 +233,9 @@ def solve_fisher(fisher, gradient, damping=0.0):
     usable = all_finite(fisher, gradient)
     # TensorFlow's decomposition raises an error at NaN where XLA's returns it.
     values, vectors = tf.linalg.eigh(tf.where(usable, fisher, tf.eye(fisher.shape[0])))
-    values = tf.maximum(values, 0.0) + damping
     floor = values[-1] * (fisher.shape[0] * 2.0**-23)
-    inverse = tf.where(values > floor, 1.0 / tf.where(values > floor, values, 1.0), 0.0)
+    values = tf.where(values > floor, values, 0.0) + damping
+    inverse = tf.where(values > 0.0, 1.0 / tf.where(values > 0.0, values, 1.0), 0.0)
     solution = tf.linalg.matvec(vectors, inverse * tf.linalg.matvec(vectors, gradient, transpose_a=True))
     return tf.where(usable, solution, 0.0)
 
@@ -252,8 +253,8 @@ def conjugate_gradient(product, b, iterations=10, tolerance=1e-6):
         tolerance: of ‖b - Ax‖ / ‖b‖. 1e-6, ours: what float32 resolves.
 
     Returns:
-        x: float tensor [P]; 0 where b is 0 or not finite.
-        residual: float scalar, ‖b - Ax‖ / ‖b‖ by the recursion; 0 where b is 0.
+        x: float tensor [P]; 0 where b is 0 or not finite, or ‖b‖² is in float32.
+        residual: float scalar, ‖b - Ax‖ / ‖b‖ by the recursion; 0 where x is.
 
     Source: Nocedal and Wright 2006, "Numerical Optimization", algorithm 5.2.
 
@@ -261,8 +262,9 @@ def conjugate_gradient(product, b, iterations=10, tolerance=1e-6):
     >>> x.numpy().round(4), float(residual) < 1e-6
     (array([0.5 , 0.25], dtype=float32), True)
     """
-    b = tf.where(all_finite(b), b, 0.0)
     square = tf.reduce_sum(b * b)
+    usable = tf.math.is_finite(square) & (square > 0.0)
+    b, square = tf.where(usable, b, 0.0), tf.where(usable, square, 0.0)
 
     def going(index, curved, x, r, p, rr, steepest):
         return (index < iterations) & curved & (rr > tolerance**2 * square)
@@ -288,7 +290,7 @@ def conjugate_gradient(product, b, iterations=10, tolerance=1e-6):
 def backtracking_line_search(evaluate, start, max_kl, ratio=0.8, backtracks=10):
     """The greatest of the fractions 1, ρ, ρ², ... of a step that keeps the bound and improves.
 
-    A fraction is taken where KL <= δ and J > J(0); any other, NaN included, is shortened. The lecture
+    A fraction is taken where KL <= δ, J > J(0), and all values are finite; any other is shortened. The lecture
     notes (3.6.3) shorten where KL < δ, which is the case to be content with; KL > δ is meant.
 
     Args:
@@ -298,7 +300,8 @@ def backtracking_line_search(evaluate, start, max_kl, ratio=0.8, backtracks=10):
         max_kl: δ > 0, nats.
         ratio: ρ in (0, 1). 0.8, Spinning Up and Stable-Baselines3-Contrib; the notes and OpenAI
             Baselines have 0.5.
-        backtracks: how many times at most the step is shortened, at least 0. 10, as there.
+        backtracks: how many times at most the step is shortened, at least 0. 10, ours; all of these
+            try ten fractions, and so shorten nine times.
 
     Returns:
         fraction: float scalar, 0 where none was accepted.
@@ -317,7 +320,7 @@ def backtracking_line_search(evaluate, start, max_kl, ratio=0.8, backtracks=10):
     def body(tried, fraction, values):
         fraction = tf.pow(tf.cast(ratio, tf.float32), tf.cast(tried, tf.float32))
         values = tf.nest.pack_sequence_as(start, tf.nest.flatten(evaluate(fraction)))
-        accepted = (values[0] <= max_kl) & (values[1] > start[1]) & tf.math.is_finite(values[1])
+        accepted = (values[0] <= max_kl) & (values[1] > start[1]) & all_finite(*tf.nest.flatten(values))
         values = tf.nest.map_structure(lambda new, old: tf.where(accepted, new, old), values, start)
         return tried + 1, tf.where(accepted, fraction, 0.0), values
 
@@ -354,17 +357,16 @@ def kl_penalized_objective(ratio, advantages, kl, penalty):
     return ratio * tf.stop_gradient(advantages) - tf.stop_gradient(penalty) * kl
 
 
-def adapt_penalty(penalty, kl, target_kl, bounds=(1e-6, 1e6)):
+def adapt_penalty(penalty, kl, target_kl, bounds=PENALTY_BOUNDS):
     """λ for the next update: half where the policy moved too little, twice where too much.
 
         λ ← λ / 2   if KL < δ / 1.5,      λ ← 2 λ   if KL > 1.5 δ
 
     Args:
-        penalty: λ > 0.
+        penalty: λ > 0, within `bounds`.
         kl: float scalar, mean KL(π_old || π) of the update, nats. NaN leaves λ alone.
         target_kl: δ > 0, nats.
-        bounds: λ stays within these two. Ours: halved 150 times a float32 is 0, and doubling it
-            then is of no use.
+        bounds: λ stays within these two.
 
     Returns:
         float scalar.

@@ -155,6 +155,9 @@ def test_natural_gradient_does_not_see_the_parametrisation(iterations):
     natural = [change_of_policy(pg.NPG, p, cg_iterations=iterations, damping=0.0) for p in twins]
     np.testing.assert_allclose(*natural, atol=2e-2 * np.abs(natural[0]).max())
     assert angle(*natural) < 1.0
+    # Damping measures parameters: the more of it, the more the parametrisation shows.
+    twins = linear(kernel=kernel), linear(matrix, np.linalg.solve(matrix, kernel))
+    assert angle(*(change_of_policy(pg.NPG, p, cg_iterations=iterations, damping=0.1) for p in twins)) > 10.0
     twins = linear(kernel=kernel), linear(matrix, np.linalg.solve(matrix, kernel))
     plain = [change_of_policy(pg.ConstrainedGradient, p) for p in twins]
     assert angle(*plain) > 20.0
@@ -244,8 +247,27 @@ def student():
 
 @pytest.mark.parametrize("method", [pg.NPG, pg.TRPO, pg.PPOPenalty])
 def test_a_head_without_kl_divergence_needs_an_estimator_chosen(method):
-    with pytest.raises(ValueError, match="`kl_estimator` must be 'sampled' for a head .* Received: kl_estimator=None"):
-        agent_of(student(), method, actions=BOX)
+    sentence = "`kl_estimator` must be 'sampled' for a head .* Received: kl_estimator=None"
+    inputs = keras.Input((3,))
+    policy, value = student()(inputs), pg.heads.NormalValue()(inputs)
+    critic = keras.Model(inputs, value)
+    with pytest.raises(ValueError, match=sentence):  # at construction
+        method(keras.Model(inputs, policy), critic)
+    with pytest.raises(ValueError, match=sentence):
+        method(keras.Model(inputs, {"policy": policy, "value": value}))
+
+    class Later(keras.Model):
+        """Knows its inputs only when it sees them."""
+
+        def __init__(self):
+            super().__init__()
+            self.head = student()
+
+        def call(self, x):
+            return self.head(x)
+
+    with pytest.raises(ValueError, match=sentence):
+        method(Later(), critic).bind(OBSERVATIONS, BOX)
     agent, step = agent_of(student(), method, actions=BOX, kl_estimator="sampled")
     agent.compile(keras.optimizers.SGD(0.01), jit_compile=False)
     data, before = rollout(agent), theta(agent.policy)
@@ -281,6 +303,64 @@ class Opaque(pg.heads.Categorical):
         return Untold(super().distribution(parameters))
 
 
+LAYERS = {
+    "float64": lambda: keras.layers.Dense(4, "tanh", dtype="float64"),
+    "mixed_bfloat16": lambda: keras.layers.Dense(4, "tanh", dtype="mixed_bfloat16"),
+    "dropout": lambda: keras.layers.Dropout(0.9),
+    "batch_normalization": lambda: keras.layers.BatchNormalization(),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_of_every_kind(name):
+    """Whatever their precision; and as at inference, so that the ratio starts at 1 and no statistics move."""
+    inputs, head = keras.Input((3,)), pg.heads.Categorical(3)
+    policy = keras.Model(inputs, head(LAYERS[name]()(inputs)))
+    head.dense.kernel.assign(np.random.default_rng(0).normal(size=head.dense.kernel.shape))
+    agent, step = agent_of(head, pg.TRPO, policy, max_kl=1e-3)
+    before, data = theta(policy), rollout(agent)
+    kept = [np.array(w) for w in policy.non_trainable_weights if "seed" not in w.path]
+    logs = step(data)
+    assert float(logs["rejected"]) == 0.0 and 0.0 < float(logs["kl"]) <= 1e-3
+    assert not np.array_equal(before, theta(policy))
+    np.testing.assert_array_equal(kept, [np.array(w) for w in policy.non_trainable_weights if "seed" not in w.path])
+    agent.max_kl = 1e-30  # No fraction fits: everything is put back.
+    before = theta(policy)
+    assert float(agent.train_step(data)["rejected"]) == 1.0
+    assert before.tobytes() == theta(policy).tobytes()
+
+
+@pytest.mark.parametrize("frozen", ["policy", "critic"])
+def test_nothing_to_train_is_refused(frozen):
+    inputs = keras.Input((3,))
+    models = {
+        "policy": keras.Model(inputs, pg.heads.Categorical(3)(inputs)),
+        "critic": keras.Model(inputs, pg.heads.NormalValue()(inputs)),
+    }
+    models[frozen].trainable = False
+    with pytest.raises(ValueError, match=f"`{frozen}` must have weights to train. Received"):
+        pg.NPG(**models).bind(OBSERVATIONS, DISCRETE)
+
+
+def test_observations_of_several_parts():
+    """Also where F is taken from a part of the rows, of every part the same."""
+    space = gym.spaces.Dict({"place": OBSERVATIONS, "kind": gym.spaces.Discrete(4)})
+    agent = pg.NPG(fisher_fraction=0.5, horizon=64, minibatch_size=64, networks=pg.Networks((4,)), seed=0)
+    agent.compile(jit_compile=False)
+    agent.bind(space, DISCRETE)
+    rng = np.random.default_rng(0)
+    observations = {
+        "place": tf.constant(rng.normal(size=(64, 1, 3)), tf.float32),
+        "kind": tf.constant(rng.integers(4, size=(64, 1)), tf.int32),
+    }
+    actions, no = tf.constant(rng.integers(3, size=(64, 1)), tf.int32), tf.zeros((64, 1), tf.bool)
+    rewards = tf.constant(rng.normal(size=(64, 1)), tf.float32)
+    logs = tf.function(agent.train_step, autograph=False)(
+        Rollout(observations, actions, rewards, rewards, ~no, no, observations, ~no)
+    )
+    assert float(logs["rejected"]) == 0.0 and 1e-3 < float(logs["kl"]) < 0.05
+
+
 def test_a_distribution_not_made_of_tensors_is_refused():
     inputs = keras.Input((3,))
     policy = keras.Model(inputs, Opaque(3)(inputs))
@@ -304,6 +384,12 @@ def test_exact_inverse_of_a_large_policy_is_refused():
         ({"fisher_fraction": 0.0}, "`fisher_fraction` must be a number .*Received: fisher_fraction=0.0"),
         ({"fisher_fraction": 2.0}, "`fisher_fraction` must be a number .*Received: fisher_fraction=2.0"),
         ({"fisher_fraction": 0.5, "damping": 0.0}, "`damping` must be positive .*Received: damping=0.0, fisher_f"),
+        ({"max_kl": float("inf")}, "`max_kl` must be a number .*Received: max_kl=inf"),
+        ({"damping": float("nan")}, "`damping` must be a number .*Received: damping=nan"),
+        (
+            {"kl_estimator": "sampled", "entropy_coef": 0.1, "damping": 0.0},
+            "`damping` must be positive .*kl_estimator=",
+        ),
         ({"kl_estimator": "k1"}, "`kl_estimator` must be 'sampled' or None. Received: kl_estimator='k1'"),
     ],
 )

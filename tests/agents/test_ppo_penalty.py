@@ -5,10 +5,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 import kerasrl_pg as pg
 from kerasrl_pg import ops
 
+tfd = tfp.distributions
 BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 HEADS = {
     "categorical": (None, gym.spaces.Discrete(3)),
@@ -142,6 +144,39 @@ def test_an_update_that_ends_in_nan_is_undone_and_told(walk):
     assert float(agent.penalty) == price
 
 
+def test_an_update_whose_divergence_is_not_finite_is_undone(walk):
+    agent = penalty(Rigged)
+    agent.kls = [float("nan"), 0.001]
+    agent.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    history = agent.fit(walk, epochs=2, steps_per_epoch=1, num_envs=4, seed=0, verbose=0).history
+    assert history["rejected"] == [1.0, 0.0]
+    assert history["penalty"] == [1.0, 1.0] and float(agent.penalty) == 0.5
+
+
+def test_target_may_be_a_schedule(walk):
+    target = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.01, 1.0])
+    agent = penalty(Rigged, target_kl=target)
+    agent.kls = [0.2, 0.2, 0.2]
+    assert fit(agent, walk, 3)["penalty"] == [1.0, 2.0, 1.0]
+    assert type(agent).from_config(agent.get_config()).get_config() == agent.get_config()
+
+
+class Constant(pg.heads.Gaussian):
+    """σ = 1 for each of 64 dimensions: a tensor with an entry for each of a rollout's 64 rows, by chance."""
+
+    def distribution(self, parameters):
+        loc, _ = tf.split(parameters, 2, axis=-1)
+        return tfd.Independent(tfd.Normal(loc, tf.ones(64)), 1)
+
+
+def test_constants_of_a_distribution_are_no_rows(bandit):
+    space = gym.spaces.Box(-1.0, 1.0, (64,), np.float32)
+    agent = penalty(networks=pg.Networks((8,), head=Constant))
+    agent.compile(keras.optimizers.SGD(1e-3), jit_compile=False)
+    history = agent.fit(bandit(space), epochs=1, steps_per_epoch=1, num_envs=4, verbose=0).history
+    assert 0.0 < history["kl"][0] < np.inf and history["rejected"] == [0.0]
+
+
 def test_padding_rows_are_no_data(walk):
     """The rows in which an environment resets itself change nothing, whatever they hold."""
     agents = []
@@ -170,6 +205,8 @@ def test_padding_rows_are_no_data(walk):
     [
         ({"target_kl": -0.01}, "`target_kl` must be a number .*Received: target_kl=-0.01"),
         ({"target_kl": None}, "`target_kl` must be a number .*Received: target_kl=None"),
+        ({"target_kl": float("inf")}, "`target_kl` must be a number .*Received: target_kl=inf"),
+        ({"initial_penalty": 1e8}, "`initial_penalty` must be a number in .*1000000.0.*Received: initial_penalty="),
         ({"initial_penalty": 0.0}, "`initial_penalty` must be a number .*Received: initial_penalty=0.0"),
         ({"kl_estimator": True}, "`kl_estimator` must be 'sampled' or None. Received: kl_estimator=True"),
         ({"update_epochs": 0}, "`update_epochs` must be a whole number"),

@@ -102,11 +102,14 @@ def test_no_accepted_step_breaks_a_promise():
     assert min(outcomes.values()) > 50, outcomes
 
 
-@pytest.mark.parametrize("head", SPACES)
-def test_promises_are_kept_with_every_head(head):
+@pytest.mark.parametrize(
+    ("head", "xla", "updates"),
+    [*((head, False, 200 if head == "gaussian" else 5) for head in SPACES), ("mixture", True, 5)],
+)
+def test_promises_are_kept_with_every_head(head, xla, updates):
     agent = bound(head=head, max_kl=0.05, damping=1e-3)
-    step, accepted = compiled(agent), 0
-    for seed in range(5):
+    step, accepted = compiled(agent, xla), 0
+    for seed in range(updates):
         data = rollout(agent, seed)
         old = agent.policy(data.observations[:, 0])
         logs = step(data)
@@ -115,7 +118,7 @@ def test_promises_are_kept_with_every_head(head):
         assert float(logs["kl"]) == pytest.approx(float(kl), rel=1e-3, abs=1e-6)
         assert float(logs["policy_loss"]) < 1e-6
         accepted += 1 - float(logs["rejected"])
-    assert accepted >= 4
+    assert accepted >= 0.8 * updates
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])

@@ -248,6 +248,20 @@ def test_conjugate_gradient_is_the_textbooks(iterations):
     assert x @ matrix @ x == pytest.approx(b @ x)
 
 
+def test_damping_is_added_to_small_eigenvalues():
+    """However much greater the others are: what is rounding error in F is none in F + cI."""
+    fisher = tf.linalg.diag([1e5, 1.0, 0.0])
+    np.testing.assert_allclose(ops.solve_fisher(fisher, tf.ones(3), 1e-2), [1e-5, 1 / 1.01, 100.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_gradients_whose_square_float32_has_not_give_no_direction(size):
+    x, residual = solved_by_cg(np.eye(3, dtype="float32"), np.full(3, size, "float32"))
+    np.testing.assert_array_equal(x, np.zeros(3))
+    assert residual == 0.0
+    assert float(ops.parameter_step_size(tf.fill([3], size), 0.1)) == 0.0
+
+
 def test_singular_matrices_are_survived():
     matrix = symmetric(10, 6)
     b = matrix @ RNG.normal(size=10).astype("float32")  # in its range, as a policy gradient is in F's
@@ -337,11 +351,12 @@ def test_line_search_against_a_loop(mode):
     if mode != "eager":
         search = tf.function(search, jit_compile=mode == "xla", autograph=False)
     seen = set()
-    special = np.array([np.nan, np.inf, 0.1, 1.0], "float32")
+    special = np.array([np.nan, np.inf, -np.inf, 0.1, 1.0], "float32")
     for _ in range(30 if mode == "eager" else 200):
         kls = np.where(RNG.random(5) < 0.2, RNG.choice(special, 5), RNG.uniform(0, 0.3, 5)).astype("float32")
         objectives = np.where(RNG.random(5) < 0.2, RNG.choice(special, 5), RNG.uniform(0, 2, 5)).astype("float32")
-        expected = naive_search(kls, np.where(np.isinf(objectives), np.nan, objectives), 1.0, np.float32(0.1), 0.5)
+        told = (np.where(np.isinf(x), np.nan, x) for x in (kls, objectives))
+        expected = naive_search(*told, 1.0, np.float32(0.1), 0.5)
         fraction, shortened, last = search(tf.constant(kls), tf.constant(objectives))
         assert (float(fraction), int(shortened)) == expected[:2]
         assert (float(last[0]), float(last[1])) == pytest.approx(expected[2])
