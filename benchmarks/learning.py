@@ -69,6 +69,10 @@ TRIED = {
     "PPO_PENDULUM": "observations normalised, horizon 512, γ 0.9: -189, -168 (seeds 0, 1); not "
     "normalised, horizon 256, annealed: -177, -168, -178 (0 to 2); with ReLU too: -167, -167, "
     "-172; with γ 0.95 and tanh: -164, -150, -147.",
+    "TRPO_SWIMMER": "without entropy bonus: 361, 363, 120 (seeds 0 to 2, 50 episodes), with γ 0.995, too: 153, 363 "
+    "(0, 1).",
+    "TRPO_INVERTED_DOUBLE_PENDULUM": "with scaled rewards 3900 to 9200, by settings and seeds; γ 0.99, log σ = -2 at "
+    "first, or observations as they are: worse (single seeds).",
     "PPO_LUNAR_LANDER": "8 environments of 512 steps, 6 passes, minibatches of 128, half the "
     "entropy bonus and critic's weight: 228 (seed 0, 50 episodes).",
     "PPO_HALF_CHEETAH": "tanh, σ = 1 at first, γ 0.99, λ 0.95, clipping 0.2, 3e-4 annealed: 1706 "
