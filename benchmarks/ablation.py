@@ -1,12 +1,13 @@
-"""Implementation matters: PPO's code-level optimisations, each switched off and on alone, and TRPO with and without.
+"""Implementation matters: PPO's code-level optimisations, each switched off, and TRPO with and without them.
 
     .venv/bin/python benchmarks/ablation.py --processes=2
+    .venv/bin/python benchmarks/ablation.py --processes=2 --alone
     .venv/bin/python benchmarks/ablation.py --env=Hopper-v5 --variant=PPO --variant="TRPO with all"
 
-The question of Engstrom et al. 2020 (arXiv 2005.12729) and Andrychowicz et al. 2021 (arXiv 2006.05990). Every cell, a
-variant in an environment, is a process of its own, which trains its seeds by `pg.fit_seeds`; what it gives is kept in
-`results/ablation.json` at once and not run again. At the end `results/ablation.md` and `ablation.png` are made from
-that file.
+The question of Engstrom et al. 2020 (arXiv 2005.12729) and Andrychowicz et al. 2021 (arXiv 2006.05990). With `--alone`
+each is switched on alone, too. Every cell, a variant in an environment, is a process of its own, which trains its seeds
+by `pg.fit_seeds`; what it gives is kept in `results/ablation.json` at once and not run again. At the end
+`results/ablation.md` and `ablation.png` are made from that file.
 """
 
 import argparse
@@ -40,18 +41,19 @@ OPTIMISATIONS = (
 )
 ALL = frozenset(OPTIMISATIONS)
 # Name: (method, what is on). TRPO has neither a clipped critic nor a rate of the policy to anneal: its critic has.
-VARIANTS = {
+COMMON = {
     "PPO": ("PPO", ALL),
     **{f"PPO without {name}": ("PPO", ALL - {name}) for name in OPTIMISATIONS},
     "PPO without ratio clipping": ("PPO-NoClip", ALL),
     "PPO without any": ("PPO", frozenset()),
     "TRPO with all": ("TRPO", ALL),
     "TRPO without any": ("TRPO", frozenset()),
-    # What clips observations is the normaliser, so this one cannot be on alone.
-    **{
-        f"PPO with {name} alone": ("PPO", frozenset({name})) for name in OPTIMISATIONS if name != "observation clipping"
-    },
 }
+# What clips observations is the normaliser, so this one cannot be on alone.
+ALONE = {
+    f"PPO with {name} alone": ("PPO", frozenset({name})) for name in OPTIMISATIONS if name != "observation clipping"
+}
+VARIANTS = {**COMMON, **ALONE}
 RECORDS = Records(RESULTS, lambda r: (ENVS.index(r["env"]), list(VARIANTS).index(r["variant"]), r["seed"]))
 
 
@@ -266,7 +268,8 @@ def report():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--variant", choices=VARIANTS, action="append", help="default: all")
+    parser.add_argument("--variant", choices=VARIANTS, action="append", help="default: all but those alone")
+    parser.add_argument("--alone", action="store_true", help="each optimisation alone, too")
     parser.add_argument("--env", choices=ENVS, action="append", help="default: all")
     parser.add_argument("--seeds", type=int, default=5, help="how many; 0 for the report only")
     parser.add_argument("--processes", type=int, default=1, help="runs side by side")
@@ -274,7 +277,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.processes < 1:
         parser.error(f"--processes must be at least 1. Received: {arguments.processes}.")
-    variants, envs = arguments.variant or list(VARIANTS), arguments.env or ENVS
+    variants, envs = arguments.variant or list(VARIANTS if arguments.alone else COMMON), arguments.env or ENVS
     if arguments.only_seeds is not None:
         print(json.dumps(train(variants[0], envs[0], arguments.only_seeds)))
         return
