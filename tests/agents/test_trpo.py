@@ -104,7 +104,7 @@ def test_no_accepted_step_breaks_a_promise():
 
 @pytest.mark.parametrize(
     ("head", "xla", "updates"),
-    [*((head, False, 200 if head == "gaussian" else 5) for head in SPACES), ("mixture", True, 5)],
+    [*((head, False, 200 if head == "gaussian" else 5) for head in SPACES), ("beta", True, 5), ("mixture", True, 5)],
 )
 def test_promises_are_kept_with_every_head(head, xla, updates):
     agent = bound(head=head, max_kl=0.05, damping=1e-3)
