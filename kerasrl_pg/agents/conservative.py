@@ -233,7 +233,7 @@ class Conservative(Agent):
             return logs, logs["critic_loss"]
 
         logs, stands = unless_finite_undone(passes, variables, self.optimizer)
-        return {**logs, "critic_rejected": 1.0 - tf.cast(stands, tf.float32)}
+        return {"critic_loss": logs["critic_loss"], "critic_rejected": 1.0 - tf.cast(stands, tf.float32)}
 
     def get_config(self):
         return {

@@ -11,6 +11,7 @@ from kerasrl_pg.agents.conservative import unless_finite_undone
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
 from kerasrl_pg.agents.npg import check_functional, check_kl, check_kl_estimator
 from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
+from kerasrl_pg.ops.trust_region import PENALTY_BOUNDS
 
 
 class Batch(NamedTuple):
@@ -94,7 +95,7 @@ class PPOPenalty(Agent):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(), **kwargs)
         check_whole("horizon", horizon)
         check_number("target_kl", target_kl, 0.0, exclusive=True, schedule=True)
-        check_number("initial_penalty", initial_penalty, *ops.PENALTY_BOUNDS)
+        check_number("initial_penalty", initial_penalty, *PENALTY_BOUNDS)
         check_kl_estimator(kl_estimator)
         check_whole("update_epochs", update_epochs)
         check_whole("minibatch_size", minibatch_size)

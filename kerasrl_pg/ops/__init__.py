@@ -34,7 +34,6 @@ from kerasrl_pg.ops.shapes import (
 )
 from kerasrl_pg.ops.statistics import merge_moments, normalize, scale_rewards
 from kerasrl_pg.ops.trust_region import (
-    PENALTY_BOUNDS,
     adapt_penalty,
     all_finite,
     backtracking_line_search,
@@ -51,7 +50,6 @@ from kerasrl_pg.ops.trust_region import (
 from kerasrl_pg.ops.value import clipped_squared_error, explained_variance, squared_error
 
 __all__ = [
-    "PENALTY_BOUNDS",
     "adapt_penalty",
     "all_finite",
     "average_baseline",
