@@ -69,6 +69,8 @@ TRIED = {
     "PPO_PENDULUM": "observations normalised, horizon 512, γ 0.9: -189, -168 (seeds 0, 1); not "
     "normalised, horizon 256, annealed: -177, -168, -178 (0 to 2); with ReLU too: -167, -167, "
     "-172; with γ 0.95 and tanh: -164, -150, -147.",
+    "TRPO_WALKER": "δ = 0.02, nothing falling: 4574, 2753, 4432, 3894, 4692 (seeds 0 to 4), of which 1 and 3 were "
+    "tried again with δ and rate falling before all were.",
     "TRPO_SWIMMER": "without entropy bonus: 361, 363, 120 (seeds 0 to 2, 50 episodes), with γ 0.995, too: 153, 363 "
     "(0, 1).",
     "TRPO_INVERTED_DOUBLE_PENDULUM": "with scaled rewards 3900 to 9200, by settings and seeds; γ 0.99, log σ = -2 at "
