@@ -21,7 +21,7 @@ for method, settings in (
     (pg.TRPO, {"max_kl": bound, "damping": 1e-3}),
 ):
     agent = method(horizon=128, seed=0, **settings)
-    agent.compile()
+    agent.compile(jit_compile=False)  # A hundred updates take less time than XLA would to compile them.
     # One iteration an epoch, so that the history holds every update.
     history = agent.fit(env, epochs=iterations, steps_per_epoch=1, verbose=0).history
     kl = np.array(history["kl"])

@@ -42,11 +42,11 @@ FLAGS = flags.FLAGS
 
 def train():
     """Trains, evaluates, saves and exports."""
+    _need("env", "out")
     import keras
 
     import kerasrl_pg as pg
 
-    _need("env", "out")
     out = Path(FLAGS.out)
     preset = pg.presets.find(FLAGS.agent, FLAGS.env) if FLAGS.preset else None
     total_steps, num_envs = FLAGS.total_steps, FLAGS.num_envs
