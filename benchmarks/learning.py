@@ -74,7 +74,7 @@ TRIED = {
     "TRPO_SWIMMER": "without entropy bonus: 361, 363, 120 (seeds 0 to 2, 50 episodes), with γ 0.995, too: 153, 363 "
     "(0, 1).",
     "TRPO_INVERTED_DOUBLE_PENDULUM": "with scaled rewards 3900 to 9200, by settings and seeds; γ 0.99, log σ = -2 at "
-    "first, or observations as they are: worse (single seeds).",
+    "first, or observations as they are: worse (single seeds, half of them with the natural gradient).",
     "PPO_LUNAR_LANDER": "8 environments of 512 steps, 6 passes, minibatches of 128, half the "
     "entropy bonus and critic's weight: 228 (seed 0, 50 episodes).",
     "PPO_HALF_CHEETAH": "tanh, σ = 1 at first, γ 0.99, λ 0.95, clipping 0.2, 3e-4 annealed: 1706 "

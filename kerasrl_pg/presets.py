@@ -348,8 +348,8 @@ _NARROW_RELU = {"activation": "relu", "head": NarrowGaussian}
 _ELSE = "1,024 steps: there, too. δ twice its 0.01: ours."
 _AS_PPO = _ELSE + " Discount, λ, first deviation and ReLU: as PPO_HALF_CHEETAH."
 _CALMS_DOWN = (
-    "1,024 steps: there, too. δ and the critic's rate falling to 0, since late in training a step too many made some "
-    "seeds stumble: ours, measured."
+    "1,024 steps: there, too. δ from 0.03 and the critic's rate falling to 0, since late in training a step too many "
+    "made some seeds stumble: ours, measured."
 )
 _FALLS_LATE = _ELSE + " γ and λ: as PPO_HOPPER."
 _SWIMMER = (
@@ -358,7 +358,7 @@ _SWIMMER = (
 )
 _BALANCE = (
     "4,096 steps, γ 0.97, δ and the critic's rate falling to 0, since one late fall loses all, and rewards clipped to "
-    "1, whose scaled values the critic could not tell apart: ours, measured."
+    "1 in place of scaled: ours, measured."
 )
 
 TRPO_HALF_CHEETAH, NPG_HALF_CHEETAH = (

@@ -10,7 +10,7 @@ import pytest
 from kerasrl_pg import PPO, presets
 
 NAMES = [name for name, value in vars(presets).items() if isinstance(value, presets.Preset)]
-# The same settings are trained by TRPO, which holds the natural gradient's step.
+# Environments and networks that a TRPO preset trains, too, whose step holds the natural gradient's.
 LIKE_TRPO = [name for name in NAMES if name.startswith("NPG_") and name != "NPG_CARTPOLE"]
 # What a gymnasium family needs installed, by the module of its environments.
 EXTRAS = {"gymnasium.envs.box2d": "Box2D", "gymnasium.envs.mujoco": "mujoco"}

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
+from kerasrl_pg.agents.divergence import divergence
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
 from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 
@@ -157,7 +158,7 @@ class Conservative(Agent):
 
     def divergence(self, old, new, actions):
         """KL(old || new) [B], nats, by the estimator (r - 1) - log r on the rollout's actions."""
-        return ops.kl_k3(new.log_prob(actions), old.log_prob(actions))
+        return divergence(old, new, actions, "sampled")
 
     def gradient(self, batch):
         """`(outcome, ∇J [P])` before the step."""

@@ -8,8 +8,8 @@ import tensorflow as tf
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.conservative import unless_finite_undone
+from kerasrl_pg.agents.divergence import check_functional, check_kl, check_kl_estimator, divergence
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.agents.npg import check_functional, check_kl, check_kl_estimator
 from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 from kerasrl_pg.ops.trust_region import PENALTY_BOUNDS
 
@@ -182,9 +182,7 @@ class PPOPenalty(Agent):
 
     def divergence(self, old, new, actions):
         """KL(old || new) [B], nats."""
-        if self.kl_estimator == "sampled":
-            return ops.kl_k3(new.log_prob(actions), old.log_prob(actions))
-        return old.kl_divergence(new)
+        return divergence(old, new, actions, self.kl_estimator)
 
     def get_config(self):
         return {

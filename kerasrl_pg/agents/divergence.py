@@ -1,0 +1,75 @@
+"""KL divergences of a policy's update, in closed form or by the actions taken, and which policies have which."""
+
+import keras
+import tensorflow as tf
+
+from kerasrl_pg import ops
+
+
+def divergence(old, new, actions, kl_estimator):
+    """KL(old || new) by observation.
+
+    Args:
+        old, new: Distributions over raw actions, batch [B].
+        actions: [B, ...], drawn from `old`.
+        kl_estimator: None for the closed form, "sampled" for the estimator (r - 1) - log r on `actions`.
+
+    Returns:
+        float tensor [B], nats. Gradients flow.
+
+    >>> import tensorflow_probability as tfp
+    >>> old, new = tfp.distributions.Bernoulli(logits=[0.0]), tfp.distributions.Bernoulli(logits=[1.0])
+    >>> [f"{divergence(old, new, tf.constant([1]), how)[0]:.3f}" for how in (None, "sampled")]
+    ['0.120', '0.082']
+    """
+    if kl_estimator == "sampled":
+        return ops.kl_k3(new.log_prob(actions), old.log_prob(actions))
+    return old.kl_divergence(new)
+
+
+def check_kl_estimator(kl_estimator):
+    """Refuses, by a ValueError, what is neither "sampled" nor None."""
+    if kl_estimator not in (None, "sampled"):
+        raise ValueError(f"`kl_estimator` must be 'sampled' or None. Received: kl_estimator={kl_estimator!r}.")
+
+
+def check_kl(distribution, kl_estimator):
+    """Refuses a policy whose distributions have no KL divergence, unless it is to be estimated.
+
+    Args:
+        distribution: What the policy gives.
+        kl_estimator: The agent's setting.
+
+    Raises:
+        ValueError: As said; also where the distribution is not made of tensors.
+    """
+    parts = tf.nest.flatten(distribution, expand_composites=True)
+    if not all(tf.is_tensor(part) and part.dtype.is_floating for part in parts):
+        raise ValueError(
+            "`policy` must give a distribution made of float tensors, one of TFP's composite tensors such as an "
+            f"AutoCompositeTensorDistribution. Received: {distribution!r}."
+        )
+    if kl_estimator is None:
+        try:
+            distribution.kl_divergence(distribution)
+        except NotImplementedError:
+            raise ValueError(
+                "`kl_estimator` must be 'sampled' for a head whose distributions have no KL divergence in closed form. "
+                f"Received: kl_estimator=None, {distribution!r}."
+            ) from None
+
+
+def check_functional(policy, kl_estimator):
+    """`check_kl` at construction, for a functional model, whose inputs are known before any environment is.
+
+    Args:
+        policy: A Keras model or None.
+        kl_estimator: The agent's setting.
+
+    Raises:
+        ValueError: As `check_kl`.
+    """
+    leaves = tf.nest.flatten(getattr(policy, "input", None))
+    if all(isinstance(leaf, keras.KerasTensor) and None not in leaf.shape[1:] for leaf in leaves):
+        output = policy(tf.nest.map_structure(lambda leaf: tf.zeros((1, *leaf.shape[1:]), leaf.dtype), policy.input))
+        check_kl(output["policy"] if isinstance(output, dict) else output, kl_estimator)
