@@ -99,6 +99,12 @@ class Agent(keras.Model):
                 "`estimator` must be one of kerasrl_pg.estimators, such as GAE(0.95). "
                 f"Received: estimator={estimator!r}."
             )
+        for argument, model in {"policy": policy, "critic": critic}.items():
+            if model is not None and not isinstance(model, keras.Layer):
+                raise TypeError(
+                    f"`{argument}` must be a Keras model that ends in a head of kerasrl_pg.heads, or None, for networks "
+                    f"built by `networks`. Received: {argument}={model!r}."
+                )
         if networks is not None and not isinstance(networks, Networks):
             raise TypeError(f"`networks` must be a kerasrl_pg.Networks. Received: networks={networks!r}.")
         if policy is not None and networks is not None:

@@ -300,6 +300,8 @@ def test_wrong_settings_are_refused_by_name(make, sentence):
     "make",
     [
         lambda: pg.PPO(estimator="gae"),
+        lambda: pg.PPO("MlpPolicy", "CartPole-v1"),
+        lambda: pg.TRPO(functional(pg.heads.Categorical(2)), critic="value"),
         lambda: pg.PPO(networks={"hidden_units": (8,)}),
         lambda: pg.REINFORCE(baseline="average"),
         lambda: pg.Networks(head="beta"),
