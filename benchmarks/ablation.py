@@ -148,7 +148,7 @@ def train(variant, env, seeds):
 
 
 def returns(records, variant, env, what="evaluation"):
-    """[seeds] of one cell."""
+    """[seeds] of one cell, returns or what else is named."""
     cell = [r for r in records if (r["variant"], r["env"]) == (variant, env)]
     return [r["evaluation"]["return"] if what == "evaluation" else r[what] for r in cell]
 
@@ -168,7 +168,7 @@ def table(records):
         "",
         f"Return after {STEPS:,} steps: {EPISODES} deterministic episodes with the final policy of each seed; "
         "interquartile mean over seeds and its 95 % bootstrap interval. KL: mean KL(π_old || π) of a whole update over "
-        "its rollout, nats, in closed form, mean over updates, seeds and environments.",
+        "its rollout, nats, in closed form, mean over updates, then median over seeds, by environment.",
         "",
         f"| variant | seeds | {' | '.join(ENVS)} | KL |",
         f"| --- | ---: |{' ---: |' * (len(ENVS) + 1)}",
@@ -179,8 +179,9 @@ def table(records):
             cells = [cell(returns(rows, variant, env)) for env in ENVS]
             counts = {len(returns(rows, variant, env)) for env in ENVS}
             seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-            kl = statistics.mean(r["kl"] for r in rows)
-            lines.append(f"| {variant} | {seeds} | {' | '.join(cells)} | {kl:.4f} |")
+            kls = [returns(rows, variant, env, "kl") for env in ENVS]
+            kl = ", ".join(f"{statistics.median(values):.2g}" if values else "-" for values in kls)
+            lines.append(f"| {variant} | {seeds} | {' | '.join(cells)} | {kl} |")
     missing = [v for v in COMMON if any(not returns(records, v, env) for env in ENVS)]
     if missing:
         lines += ["", f"Not yet measured, or not everywhere: {', '.join(missing)}."]
