@@ -102,8 +102,8 @@ class Agent(keras.Model):
         for argument, model in {"policy": policy, "critic": critic}.items():
             if model is not None and not isinstance(model, keras.Layer):
                 raise TypeError(
-                    f"`{argument}` must be a Keras model that ends in a head of kerasrl_pg.heads, or None, for networks "
-                    f"built by `networks`. Received: {argument}={model!r}."
+                    f"`{argument}` must be a Keras model that ends in a head of kerasrl_pg.heads, or None for what "
+                    f"`networks` says. Received: {argument}={model!r}."
                 )
         if networks is not None and not isinstance(networks, Networks):
             raise TypeError(f"`networks` must be a kerasrl_pg.Networks. Received: networks={networks!r}.")

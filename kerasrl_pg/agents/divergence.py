@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import ops
+from kerasrl_pg.heads import Head
 
 
 def divergence(old, new, actions, kl_estimator):
@@ -59,11 +60,15 @@ def check_kl(distribution, kl_estimator):
             ) from None
 
 
-def check_functional(policy, kl_estimator):
-    """`check_kl` at construction, for a functional model, whose inputs are known before any environment is.
+def check_at_construction(policy, networks, kl_estimator):
+    """`check_kl` before any environment is seen, of what is known by then.
+
+    That is a functional model, whose inputs are known, or the head layer that networks are to be built with. What else
+    there is shows its distributions only when it is built, and is checked then.
 
     Args:
         policy: A Keras model or None.
+        networks: The agent's `Networks`.
         kl_estimator: The agent's setting.
 
     Raises:
@@ -73,3 +78,9 @@ def check_functional(policy, kl_estimator):
     if all(isinstance(leaf, keras.KerasTensor) and None not in leaf.shape[1:] for leaf in leaves):
         output = policy(tf.nest.map_structure(lambda leaf: tf.zeros((1, *leaf.shape[1:]), leaf.dtype), policy.input))
         check_kl(output["policy"] if isinstance(output, dict) else output, kl_estimator)
+    elif policy is None and isinstance(networks.head, Head):
+        try:
+            head = type(networks.head).from_config(networks.head.get_config())
+        except (TypeError, NotImplementedError):
+            return  # a head that cannot be copied, nor saved
+        check_kl(head(tf.zeros((1, 1))), kl_estimator)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kerasrl_pg import ops
 from kerasrl_pg.agents.conservative import Conservative
-from kerasrl_pg.agents.divergence import check_functional, check_kl, check_kl_estimator, divergence
+from kerasrl_pg.agents.divergence import check_at_construction, check_kl, check_kl_estimator, divergence
 from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 
 # Most parameters whose Fisher matrix is written out and inverted. Ours: XLA decomposes 200² in 0.1 s, 500² in 5 s.
@@ -97,7 +97,7 @@ class NPG(Conservative):
                 "gradient may point where F is 0 and the step is endless. "
                 f"Received: damping={damping}, kl_estimator='sampled', entropy_coef={self.entropy_coef}."
             )
-        check_functional(policy, kl_estimator)
+        check_at_construction(policy, self._networks, kl_estimator)
         self.max_kl = max_kl
         self.cg_iterations = cg_iterations
         self.damping = damping

@@ -8,7 +8,7 @@ import tensorflow as tf
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.conservative import unless_finite_undone
-from kerasrl_pg.agents.divergence import check_functional, check_kl, check_kl_estimator, divergence
+from kerasrl_pg.agents.divergence import check_at_construction, check_kl, check_kl_estimator, divergence
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
 from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
 from kerasrl_pg.ops.trust_region import PENALTY_BOUNDS
@@ -101,7 +101,7 @@ class PPOPenalty(Agent):
         check_whole("minibatch_size", minibatch_size)
         check_number("value_coef", value_coef, 0.0, schedule=True)
         check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
-        check_functional(policy, kl_estimator)
+        check_at_construction(policy, self._networks, kl_estimator)
         self.target_kl = target_kl
         self.initial_penalty = initial_penalty
         self.kl_estimator = kl_estimator

@@ -255,6 +255,12 @@ def test_a_head_without_kl_divergence_needs_an_estimator_chosen(method):
         method(keras.Model(inputs, policy), critic)
     with pytest.raises(ValueError, match=sentence):
         method(keras.Model(inputs, {"policy": policy, "value": value}))
+    head = student()
+    with pytest.raises(ValueError, match=sentence):
+        method(networks=pg.Networks(head=head))
+    assert not head.built
+    with pytest.raises(ValueError, match=sentence):  # a class has no distribution before it has a space
+        method(networks=pg.Networks(head=StudentT)).bind(OBSERVATIONS, BOX)
 
     class Later(keras.Model):
         """Knows its inputs only when it sees them."""
