@@ -135,7 +135,7 @@ class Conservative(Agent):
             (rollout.observations, rollout.actions, advantages, tf.stop_gradient(returns), rollout.valid)
         )
         batch = Batch(*batch)
-        # The ratio compares two runs of one program, so that it is exactly 1 before the step.
+        # The ratio compares two runs of one model, so that it is 1, up to rounding, before the step.
         old = self.policy(batch.observations)
         batch = batch._replace(old=old, old_log_probs=old.log_prob(batch.actions))
         logs = self.policy_step(batch)

@@ -139,7 +139,7 @@ class PPO(Agent):
         batch = ops.flatten_time(
             Batch(rollout.observations, rollout.actions, rollout.log_probs, values, advantages, returns, rollout.valid)
         )
-        # The ratio compares two runs of one program, so that it is exactly 1 before the first step.
+        # The ratio compares two runs of one model, so that it is 1, up to rounding, before the first step.
         batch = batch._replace(old_log_probs=self.policy(batch.observations).log_prob(batch.actions))
         names = ("loss", "policy_loss", "critic_loss", "entropy", "kl", "clip_fraction")
         keep_going = None if self.target_kl is None else lambda logs: logs["kl"] <= 1.5 * self.target_kl

@@ -30,8 +30,11 @@ XLA, GRAPH, EAGER = {"jit_compile": True}, {"jit_compile": False}, {"run_eagerly
 
 
 @pytest.mark.parametrize(("head", "mode"), [*((head, XLA) for head in HEADS), ("gaussian", GRAPH), ("gaussian", EAGER)])
-def test_ratio_is_exactly_one_while_the_weights_are_the_old_ones(head, mode, bandit):
-    """At learning rate 0 every minibatch is a first one: (r - 1) - log r is exactly 0, and nothing is clipped."""
+def test_ratio_is_one_while_the_weights_are_the_old_ones(head, mode, bandit):
+    """At learning rate 0 every minibatch is a first one: (r - 1) - log r is 0, and nothing is clipped.
+
+    Up to rounding, log r of some 1e-6: XLA may fuse the two runs differently, by the processor it compiles for.
+    """
     kind, space = HEADS[head]
     networks = pg.Networks(
         (32, 32), normalize_observations=True, head=kind if isinstance(kind, type) or kind is None else kind()
@@ -39,7 +42,7 @@ def test_ratio_is_exactly_one_while_the_weights_are_the_old_ones(head, mode, ban
     agent = ppo(networks=networks)
     agent.compile(keras.optimizers.SGD(0.0), **mode)
     history = agent.fit(bandit(space), epochs=1, steps_per_epoch=2, num_envs=4, verbose=0).history
-    assert history["kl"] == [0.0]
+    assert history["kl"] == [pytest.approx(0.0, abs=1e-11)]
     assert history["clip_fraction"] == [0.0]
 
 
