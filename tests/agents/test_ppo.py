@@ -33,7 +33,7 @@ XLA, GRAPH, EAGER = {"jit_compile": True}, {"jit_compile": False}, {"run_eagerly
 def test_ratio_is_one_while_the_weights_are_the_old_ones(head, mode, bandit):
     """At learning rate 0 every minibatch is a first one: (r - 1) - log r is 0, and nothing is clipped.
 
-    Up to rounding, log r of some 1e-6: XLA may fuse the two runs differently, by the processor it compiles for.
+    Up to rounding, log r of some 1e-6, since XLA may fuse the two runs differently.
     """
     kind, space = HEADS[head]
     networks = pg.Networks(
