@@ -1,5 +1,7 @@
 """Refusing wrong settings at construction, in sentences."""
 
+import difflib
+import inspect
 import math
 
 import keras
@@ -43,6 +45,34 @@ def check_whole(name, value, at_least=1, at_most=float("inf"), optional=False):
         raise ValueError(
             f"`{name}` must be a whole number of at least {at_least}{most}{none}. Received: {name}={value!r}."
         )
+
+
+def check_known(root, kind, unknown, hints=None):
+    """Refuses keyword arguments that no `__init__` from the class `kind` up to `root` names, and says what was meant.
+
+    `hints` are sentences by name, for what belongs elsewhere.
+
+    >>> class Agent:
+    ...     def __init__(self, horizon=1, **unknown):
+    ...         check_known(Agent, type(self), unknown)
+    >>> class Method(Agent):
+    ...     def __init__(self, clip_ratio=0.2, **kwargs):
+    ...         super().__init__(**kwargs)
+    >>> Method(horizn=8)
+    Traceback (most recent call last):
+    ...
+    TypeError: `Method` has no argument `horizn`. Did you mean `horizon`? Its arguments are clip_ratio, horizon.
+    """
+    if not unknown:
+        return
+    classes = [c for c in kind.__mro__[: kind.__mro__.index(root) + 1] if "__init__" in vars(c)]
+    parameters = [p for c in classes for p in list(inspect.signature(c.__init__).parameters.values())[1:]]
+    known = list(dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)))
+    name = next(iter(unknown))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    hint = (hints or {}).get(name) or (f"Did you mean `{close[0]}`?" if close else "")
+    sentences = f"`{kind.__name__}` has no argument `{name}`.", hint, f"Its arguments are {', '.join(known)}."
+    raise TypeError(" ".join(filter(None, sentences)))
 
 
 def serialize_coefficient(coefficient):

@@ -13,7 +13,7 @@ import tensorflow as tf
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.training import CompiledTraining, HostTraining
 from kerasrl_pg.callbacks import Budget, Progress
-from kerasrl_pg.checks import Schedule, check_number, check_whole
+from kerasrl_pg.checks import Schedule, check_known, check_number, check_whole
 from kerasrl_pg.envs.adapter import CompiledVectorEnv
 from kerasrl_pg.envs.compiled import CompiledEnv
 from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_from_config, space_to_config
@@ -69,7 +69,7 @@ class Agent(keras.Model):
 
     Raises:
         ValueError: If a number is out of its range, or settings contradict each other.
-        TypeError: If an argument is of the wrong kind.
+        TypeError: If an argument is of the wrong kind, or there is none of that name.
     """
 
     needs_critic = True
@@ -88,8 +88,11 @@ class Agent(keras.Model):
         anneal_learning_rate=False,
         seed=None,
         name=None,
+        **unknown,
     ):
         super().__init__(name=name)
+        belongs = "It belongs to the Keras optimizer given to `compile`."
+        check_known(Agent, type(self), unknown, {"learning_rate": belongs, "optimizer": "Give it to `compile`."})
         check_number("gamma", gamma, 0.0, 1.0)
         check_whole("horizon", horizon, optional=True)
         check_whole("seed", seed, at_least=0, at_most=2**31 - 1, optional=True)

@@ -60,6 +60,20 @@ def test_config_round_trip(name, walk):
 
 
 @every_agent
+@pytest.mark.parametrize(
+    ("unknown", "hint"),
+    [
+        ("horizn", "Did you mean `horizon`"),
+        ("learning_rate", "Keras optimizer given to `compile`"),
+        ("clip", "Its arg"),
+    ],
+)
+def test_an_unknown_argument_is_named(name, unknown, hint):
+    with pytest.raises(TypeError, match=f"has no argument `{unknown}`. .*{hint}.*reward_clip, "):
+        MAKERS[name](**{unknown: 1})
+
+
+@every_agent
 def test_saved_agent_acts_the_same_and_comes_back_compiled(name, walk, tmp_path):
     agent = fitted(MAKERS[name], walk)
     agent.save(tmp_path / "agent.keras")
