@@ -21,7 +21,7 @@ from pathlib import Path
 from records import Records, origin, run_all, run_apart
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
-# The double pendulum pays up to 9.4 a step, so that what is done to rewards tells.
+# The double pendulum pays up to 9.4 a step, so that scaling tells, and just less than the clip of unscaled rewards.
 ENVS = ("HalfCheetah-v5", "Hopper-v5", "InvertedDoublePendulum-v5")
 STEPS = 300_000
 EPISODES = 20
@@ -210,7 +210,8 @@ def table(records):
             "damping 0.1, critic by 10 passes of 64 with Adam(1e-3), whose rate is annealed and whose gradient is "
             "clipped; value clipping does not apply. Observation clipping is the normaliser's, so it goes where "
             "normalisation does. Value clipping alone bounds a change of 0.2 in returns that nothing scales, "
-            "hundreds and more.",
+            "hundreds and more. Reward clipping alone clips nothing, since no reward here reaches 10 unscaled: its row "
+            "is that of none of the ten, run again.",
             "",
             f"{min(r['date'] for r in records)} to {max(r['date'] for r in records)}, Python "
             f"{platform.python_version()}, {', '.join(versions)}.",

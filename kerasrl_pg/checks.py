@@ -47,6 +47,25 @@ def check_whole(name, value, at_least=1, at_most=float("inf"), optional=False):
         )
 
 
+def check_flag(name, value):
+    """Refuses `value` unless it is True or False.
+
+    >>> check_flag("reward_scaling", "minibatch")
+    Traceback (most recent call last):
+    ...
+    ValueError: `reward_scaling` must be True or False. Received: reward_scaling='minibatch'.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}.")
+
+
+def arguments(root, kind):
+    """Names of the arguments that the `__init__`s of the class `kind` up to `root` take together."""
+    classes = [c for c in kind.__mro__[: kind.__mro__.index(root) + 1] if "__init__" in vars(c)]
+    parameters = [p for c in classes for p in list(inspect.signature(c.__init__).parameters.values())[1:]]
+    return list(dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)))
+
+
 def check_known(root, kind, unknown, hints=None):
     """Refuses keyword arguments that no `__init__` from the class `kind` up to `root` names, and says what was meant.
 
@@ -65,10 +84,7 @@ def check_known(root, kind, unknown, hints=None):
     """
     if not unknown:
         return
-    classes = [c for c in kind.__mro__[: kind.__mro__.index(root) + 1] if "__init__" in vars(c)]
-    parameters = [p for c in classes for p in list(inspect.signature(c.__init__).parameters.values())[1:]]
-    known = list(dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)))
-    name = next(iter(unknown))
+    name, known = next(iter(unknown)), arguments(root, kind)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     hint = (hints or {}).get(name) or (f"Did you mean `{close[0]}`?" if close else "")
     sentences = f"`{kind.__name__}` has no argument `{name}`.", hint, f"Its arguments are {', '.join(known)}."

@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 AGENTS = ("a2c", "constrainedgradient", "npg", "ppo", "ppopenalty", "reinforce", "trpo")
 
-flags.DEFINE_enum("agent", "ppo", AGENTS, "The method.")
+flags.DEFINE_enum("agent", "ppo", AGENTS, "The method; with --from, the saved agent's.")
 flags.DEFINE_string("env", None, "A gymnasium id, such as CartPole-v1.")
 flags.DEFINE_integer("total_steps", None, "Budget of environment steps; the preset's where left out.", lower_bound=1)
 flags.DEFINE_integer(
@@ -48,19 +48,23 @@ def train():
     import kerasrl_pg as pg
 
     out = Path(FLAGS.out)
-    preset = pg.presets.find(FLAGS.agent, FLAGS.env) if FLAGS.preset else None
+    agent = _load() if FLAGS["from"].value else None
+    name = FLAGS.agent if agent is None else type(agent).__name__.lower()
+    if FLAGS["agent"].present and FLAGS.agent != name:
+        raise app.UsageError(
+            f"--agent must be left out with --from, or be the saved agent's, {name}. Received: --agent={FLAGS.agent}."
+        )
+    preset = pg.presets.find(name, FLAGS.env) if FLAGS.preset else None
     total_steps, num_envs = FLAGS.total_steps, FLAGS.num_envs
     if preset is not None:
         total_steps, num_envs = total_steps or preset.total_steps, num_envs or preset.num_envs
     if total_steps is None:
         raise app.UsageError("--total_steps must be given where there is no preset. Received: none.")
-    if FLAGS["from"].value:
-        agent = _load()
-    elif preset is not None:
+    if agent is None and preset is not None:
         agent = preset.agent(seed=FLAGS.seed)
-    else:
+    elif agent is None:
         methods = {name.lower(): getattr(pg, name) for name in pg.__all__}
-        agent = methods[FLAGS.agent](seed=FLAGS.seed)
+        agent = methods[name](seed=FLAGS.seed)
         agent.compile()
     if FLAGS.learning_rate is not None:
         agent.compile(keras.optimizers.Adam(FLAGS.learning_rate, epsilon=1e-5, global_clipnorm=0.5))
@@ -68,7 +72,7 @@ def train():
     agent.fit(
         FLAGS.env,
         total_steps=total_steps,
-        num_envs=num_envs or (1 if FLAGS.agent == "reinforce" else 8),
+        num_envs=num_envs or (1 if name == "reinforce" else 8),
         epochs=FLAGS.epochs,
         callbacks=[keras.callbacks.CSVLogger(str(out / "history.csv"))],
         verbose=FLAGS.verbose,

@@ -106,11 +106,13 @@ def _settings(agent):
     config["class"] = type(agent).__name__
     config["variables"] = [(tuple(v.shape), v.dtype) for v in _variables(agent)]
     for optimizer in ("optimizer", "critic_optimizer"):
-        if config[optimizer]:
-            config[optimizer]["config"].pop("name", None)
+        layer = config[optimizer]
+        while layer:  # `LossScaleOptimizer` holds another
+            layer["config"].pop("name", None)
             # A learning rate that callbacks moved; what it was compiled with is among the base rates.
-            if isinstance(config[optimizer]["config"]["learning_rate"], float):
-                config[optimizer]["config"].pop("learning_rate")
+            if isinstance(layer["config"].get("learning_rate"), float):
+                layer["config"].pop("learning_rate")
+            layer = layer["config"].get("inner_optimizer")
     return config
 
 

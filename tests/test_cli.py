@@ -3,10 +3,12 @@
 import subprocess
 import sys
 
+import keras
 import pytest
 from absl import app
 from absl.testing import flagsaver
 
+import kerasrl_pg as pg
 from kerasrl_pg import cli
 
 
@@ -35,6 +37,20 @@ def test_train_evaluate_export(tmp_path, capsys):
     assert "over 2 episodes" in capsys.readouterr().out
     run_here("export", f"--from={out}/agent.keras", f"--out={out}/saved_model/2")
     assert (out / "saved_model" / "2" / "saved_model.pb").exists()
+
+
+def test_training_goes_on_by_the_saved_agents_method(tmp_path):
+    agent = pg.TRPO(horizon=16, minibatch_size=16, networks=pg.Networks((4,)), seed=0)
+    agent.compile(jit_compile=False)
+    agent.fit("CartPole-v1", total_steps=64, num_envs=4, epochs=1, verbose=0)
+    agent.save(tmp_path / "agent.keras")
+    arguments = ["train", f"--from={tmp_path}/agent.keras", "--env=CartPole-v1", "--total_steps=128", "--num_envs=4"]
+    arguments += ["--verbose=0", "--episodes=1", f"--out={tmp_path}/out"]
+    with pytest.raises(app.UsageError, match="--agent must be left out .* saved agent's, trpo. Received: --agent=ppo"):
+        run_here(*arguments, "--agent=ppo")
+    run_here(*arguments, "--agent=trpo")
+    loaded = keras.models.load_model(tmp_path / "out" / "agent.keras")
+    assert isinstance(loaded, pg.TRPO) and int(loaded.env_steps) == 64 + 128
 
 
 def test_a_refusal_is_a_sentence_and_no_traceback(tmp_path):

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
+from kerasrl_pg.checks import check_flag, check_number, check_whole, serialize_coefficient
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -60,6 +60,7 @@ class A2C(Agent):
         check_whole("horizon", horizon)
         check_number("value_coef", value_coef, 0.0, schedule=True)
         check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
+        check_flag("normalize_advantages", normalize_advantages)
         self.value_coef = value_coef
         self.entropy_coef = entropy_coef
         self.normalize_advantages = normalize_advantages
@@ -85,6 +86,7 @@ class A2C(Agent):
                 policy_loss
                 + self.scheduled(self.value_coef) * critic_loss
                 - self.scheduled(self.entropy_coef) * entropy
+                + self.regularization()
             )
         self.apply_gradients(tape, loss)
         return {

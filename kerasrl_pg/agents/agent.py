@@ -13,7 +13,7 @@ import tensorflow as tf
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.training import CompiledTraining, HostTraining
 from kerasrl_pg.callbacks import Budget, Progress
-from kerasrl_pg.checks import Schedule, check_known, check_number, check_whole
+from kerasrl_pg.checks import Schedule, arguments, check_flag, check_known, check_number, check_whole
 from kerasrl_pg.envs.adapter import CompiledVectorEnv
 from kerasrl_pg.envs.compiled import CompiledEnv
 from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_from_config, space_to_config
@@ -36,6 +36,7 @@ class _Runtime:
         self.head = self.critic_head = None
         self.actors = {}
         self.programs = {}
+        self.settings = None  # Those that the programs were traced with.
         self.reward_carry = {}
         self.players = None  # (environment, where its episodes stand), or (its text, arrays) from a checkpoint.
         self.training = self.validation = None
@@ -46,7 +47,9 @@ class Agent(keras.Model):
     """Base of all agents: build, compile, fit, evaluate, act, save, export.
 
     A method subclasses it and writes `train_step(rollout)`, which becomes one compiled TensorFlow function. Networks
-    are built when the agent first sees an environment, from its spaces, or are the user's own.
+    are built when the agent first sees an environment, from its spaces, or are the user's own. What their weights'
+    regularizers say is added to the loss (subtracted from what a conservative step ascends). A setting changed between
+    two fits, as `agent.entropy_coef = 0.0`, holds from the next one on.
 
     Args:
         policy: None, or your own Keras model: observations [B, ...] to a distribution, its last layer a head of
@@ -55,7 +58,7 @@ class Agent(keras.Model):
             nothing, BatchNormalization keeps its statistics; `models.RunningNormalization` learns from rollouts.
         critic: None, or your own Keras model: observations [B, ...] to a distribution over returns, its last layer a
             `ValueHead`. It must be given where `policy` is given, unless the policy has the second output or the method
-            has no critic.
+            has no critic. The two share no layers, as two models.
         networks: `Networks`, what to build where `policy` is None; None for `Networks()`.
         gamma: Discount γ in [0, 1]. 0.99, as in Schulman et al. 2017 (arXiv 1707.06347), table 3.
         horizon: T, steps of each environment in one rollout, at least 1.
@@ -96,7 +99,9 @@ class Agent(keras.Model):
         check_number("gamma", gamma, 0.0, 1.0)
         check_whole("horizon", horizon, optional=True)
         check_whole("seed", seed, at_least=0, at_most=2**31 - 1, optional=True)
+        check_flag("reward_scaling", reward_scaling)
         check_number("reward_clip", reward_clip, 0.0, exclusive=True, optional=True)
+        check_flag("anneal_learning_rate", anneal_learning_rate)
         if not isinstance(estimator, estimators.Estimator):
             raise TypeError(
                 "`estimator` must be one of kerasrl_pg.estimators, such as GAE(0.95). "
@@ -215,7 +220,8 @@ class Agent(keras.Model):
         """Sets how the weights are updated.
 
         Args:
-            optimizer: Any Keras optimizer, with any schedule and clipping; None for the method's `default_optimizer()`.
+            optimizer: Any Keras optimizer without `use_ema`, with any schedule and clipping; None for the method's
+                `default_optimizer()`.
             critic_optimizer: An optimizer for the critic's own weights; None for one optimizer over both networks
                 jointly (a `global_clipnorm` then clips their joint gradient).
             jit_compile: Whether to compile `train_step` with XLA. "auto": yes, but not for convolutions on CPU, where
@@ -240,6 +246,12 @@ class Agent(keras.Model):
                 "`anneal_learning_rate` must be False with an optimizer that has a schedule of its own. "
                 f"Received: anneal_learning_rate=True, learning_rate={optimizer._learning_rate!r}."
             )
+        for each in filter(None, (optimizer, critic_optimizer)):
+            if getattr(each, "inner_optimizer", each).use_ema:
+                raise ValueError(
+                    "`optimizer` must have `use_ema=False`, since Keras would write its averages over the weights of "
+                    f"policy and critic alike, in order, whichever of them it moved. Received: {each!r}."
+                )
         if run_eagerly and jit_compile is True:
             raise ValueError("`jit_compile` must not be True with `run_eagerly=True`. Received: both. Choose one.")
         # Keras's own loop counts executions, and knows nothing of what is in them.
@@ -287,20 +299,23 @@ class Agent(keras.Model):
     def apply_gradients(self, tape, loss):
         """One step of the optimizer(s) down the gradient of `loss`, recorded on `tape`, in policy and critic."""
         if self.critic_optimizer is None:
-            _descend(self.optimizer, tape, loss, self.network_variables)
+            descend(tape, loss, (self.optimizer, self.network_variables))
             return
         policy, critic = self.policy.trainable_variables, self.critic.trainable_variables
-        gradients = _gradients(tape, loss, [*policy, *critic])
-        self.optimizer.apply(gradients[: len(policy)], policy)
-        self.critic_optimizer.apply(gradients[len(policy) :], critic)
+        descend(tape, loss, (self.optimizer, policy), (self.critic_optimizer, critic))
 
     def apply_policy_gradients(self, tape, loss):
         """One step of `optimizer` in the policy alone."""
-        _descend(self.optimizer, tape, loss, self.policy.trainable_variables)
+        descend(tape, loss, (self.optimizer, self.policy.trainable_variables))
 
     def apply_critic_gradients(self, tape, loss):
         """One step in the critic alone, of `critic_optimizer` if there is one, else of `optimizer`."""
-        _descend(self.critic_optimizer or self.optimizer, tape, loss, self.critic.trainable_variables)
+        descend(tape, loss, (self.critic_optimizer or self.optimizer, self.critic.trainable_variables))
+
+    def regularization(self, variables=None):
+        """What the regularizers of these weights, policy's and critic's if left out, add to the loss."""
+        variables = self.network_variables if variables is None else variables
+        return sum(v.regularizer(v) for v in variables if getattr(v, "regularizer", None) is not None)
 
     @property
     def _compiled_with_xla(self):
@@ -441,6 +456,7 @@ class Agent(keras.Model):
                 self.bind(vector_env.single_observation_space, vector_env.single_action_space)
                 n, horizon = vector_env.num_envs, self.rollout_horizon(vector_env)
             self.check_rollout(horizon, n)
+            self._forget_programs_of_other_settings()
             budget = Budget(
                 horizon * n,
                 total_steps,
@@ -540,6 +556,15 @@ class Agent(keras.Model):
             programs[key] = function, names
             self.update_function = function
         return programs[key]
+
+    def _forget_programs_of_other_settings(self):
+        """A program holds the settings it was traced with; what is set since, as `agent.gamma = 0.9`, needs another."""
+        names = set(arguments(Agent, type(self))) - {"name", "seed", "policy", "critic", "networks", "reward_scaling"}
+        values = {name: getattr(self, name, None) for name in names}
+        settings = {name: repr(getattr(value, "__dict__", value)) for name, value in values.items()}
+        if self._runtime.settings not in (None, settings):
+            self._runtime.programs.clear()
+        self._runtime.settings = settings
 
     @property
     def programs(self):
@@ -858,10 +883,19 @@ def _evaluation_env(env, num_envs, episodes, argument="env"):
     return make_vector_env(env, num_envs or (min(episodes, 8) if isinstance(env, str) else None), argument)
 
 
-def _gradients(tape, loss, variables):
-    """Gradients, zeros where the loss does not depend on a variable."""
-    return tape.gradient(loss, [v.value for v in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+def descend(tape, loss, *moves):
+    """One step down the gradient of `loss`, recorded on `tape`.
 
-
-def _descend(optimizer, tape, loss, variables):
-    optimizer.apply(_gradients(tape, loss, variables), variables)
+    Args:
+        tape: The `tf.GradientTape` that saw the loss.
+        loss: Scalar.
+        moves: Pairs (optimizer, variables); weights that the loss does not depend on have gradient 0.
+    """
+    # What an optimizer divides gradients by again, against underflow in half precision; mostly 1.
+    scales = [optimizer.scale_loss(tf.ones_like(loss)) for optimizer, _ in moves]
+    values = [[variable.value for variable in variables] for _, variables in moves]
+    gradients = tape.gradient(
+        loss, values, output_gradients=scales[0], unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    for (optimizer, variables), scale, mine in zip(moves, scales, gradients, strict=True):
+        optimizer.apply(mine if scale is scales[0] else [g * (scale / scales[0]) for g in mine], variables)

@@ -6,10 +6,10 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
-from kerasrl_pg.agents.agent import Agent
+from kerasrl_pg.agents.agent import Agent, descend
 from kerasrl_pg.agents.divergence import divergence
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
+from kerasrl_pg.checks import check_flag, check_number, check_whole, serialize_coefficient
 
 
 class Batch(NamedTuple):
@@ -68,6 +68,7 @@ class Conservative(Agent):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(), **kwargs)
         check_whole("horizon", horizon)
         check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
+        check_flag("normalize_advantages", normalize_advantages)
         check_whole("update_epochs", update_epochs)
         check_whole("minibatch_size", minibatch_size)
         self.entropy_coef = entropy_coef
@@ -77,13 +78,7 @@ class Conservative(Agent):
 
     def bind(self, observation_space, action_space, argument="env"):
         super().bind(observation_space, action_space, argument)
-        for name, model in (("policy", self.policy), ("critic", self.critic)):
-            if not model.trainable_variables:
-                raise ValueError(
-                    f"`{name}` must have weights to train. Received: {model!r}, which has none, or they are frozen. "
-                    "Set `trainable = True`."
-                )
-        if not self.critic_variables:
+        if self.critic.trainable_variables and not self.critic_variables:
             raise ValueError(
                 "`policy` must leave the critic a layer of its own, since shared layers belong to the policy. "
                 "Received: a critic whose layers are all the policy's."
@@ -123,6 +118,7 @@ class Conservative(Agent):
 
     def check_rollout(self, horizon, num_envs):
         check_minibatch_size(self.minibatch_size, horizon, num_envs)
+        check_trainable(policy=self.policy, critic=self.critic)
 
     # The update
 
@@ -154,7 +150,8 @@ class Conservative(Agent):
         surrogate = ops.masked_mean(ops.importance_objective(ratio, batch.advantages), batch.valid)
         entropy = ops.masked_mean(policy.entropy(), batch.valid)
         kl = ops.masked_mean(self.divergence(batch.old, policy, batch.actions), batch.valid)
-        return Outcome(kl, surrogate + self.scheduled(self.entropy_coef) * entropy, surrogate, entropy)
+        objective = surrogate + self.scheduled(self.entropy_coef) * entropy
+        return Outcome(kl, objective - self.regularization(self.policy.trainable_variables), surrogate, entropy)
 
     def divergence(self, old, new, actions):
         """KL(old || new) [B], nats, by the estimator (r - 1) - log r on the rollout's actions."""
@@ -219,11 +216,10 @@ class Conservative(Agent):
         def update(minibatch):
             observations, returns, valid = minibatch
             with tf.GradientTape() as tape:
-                loss = ops.masked_mean(self.critic_head.loss(self.critic(observations), returns), valid)
-            values = [variable.value for variable in variables]
-            gradients = tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            self.optimizer.apply(gradients, variables)
-            return {"critic_loss": loss}
+                critic_loss = ops.masked_mean(self.critic_head.loss(self.critic(observations), returns), valid)
+                loss = critic_loss + self.regularization(variables)
+            descend(tape, loss, (self.optimizer, variables))
+            return {"critic_loss": critic_loss}
 
         data = batch.observations, batch.returns, batch.valid
 
@@ -244,6 +240,16 @@ class Conservative(Agent):
             "update_epochs": self.update_epochs,
             "minibatch_size": self.minibatch_size,
         }
+
+
+def check_trainable(**models):
+    """Refuses to train models that have nothing to train, by their names."""
+    for name, model in models.items():
+        if not model.trainable_variables:
+            raise ValueError(
+                f"`{name}` must have weights to train. Received: {model!r}, which has none, or they are frozen. "
+                "Set `trainable = True`."
+            )
 
 
 def unless_finite_undone(update, variables, *optimizers):

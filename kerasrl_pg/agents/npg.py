@@ -48,7 +48,8 @@ class NPG(Conservative):
         horizon, estimator, entropy_coef, normalize_advantages, update_epochs, minibatch_size: See `Conservative`; the
             last two are the critic's.
 
-    `entropy_coef` may be a schedule, too. At δ = 0 no step is taken.
+    `entropy_coef` may be a schedule, too. At δ = 0 no step is taken; nor where a schedule's damping is 0 and a constant
+    would be refused.
 
     Logs, after the step: `loss` (minus what the step ascends), `policy_loss` (minus the mean of π/π_old A), `entropy`
     (nats), `kl` (mean KL(π_old || π) by `kl_estimator`, nats), `rejected` (1 where no step was taken, the gradient
@@ -119,9 +120,16 @@ class NPG(Conservative):
         """The class's steps 2 and 3."""
         before, gradient = self.gradient(batch)
         direction, logs = self.natural_direction(gradient, batch)
+        if self.needs_damping:
+            direction = tf.where(self.scheduled(self.damping) > 0.0, direction, 0.0)
         size = ops.natural_step_size(gradient, direction, self.scheduled(self.max_kl))
         outcome, taken = self.take(size * direction, before, batch)
         return self.logs(outcome, **taken, **logs)
+
+    @property
+    def needs_damping(self):
+        """Whether the gradient may point where F is 0, and the step be endless, without damping."""
+        return self.fisher_fraction < 1.0 or (self.kl_estimator == "sampled" and self.entropy_coef != 0.0)
 
     def natural_direction(self, gradient, batch):
         """`((F + cI)⁻¹ ∇J [P], logs)`."""

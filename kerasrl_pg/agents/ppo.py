@@ -166,6 +166,7 @@ class PPO(Agent):
                 policy_loss
                 + self.scheduled(self.value_coef) * critic_loss
                 - self.scheduled(self.entropy_coef) * entropy
+                + self.regularization()
             )
         self.apply_gradients(tape, loss)
         return {

@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.agents.conservative import unless_finite_undone
+from kerasrl_pg.agents.conservative import check_trainable, unless_finite_undone
 from kerasrl_pg.agents.divergence import check_at_construction, check_kl, check_kl_estimator, divergence
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
+from kerasrl_pg.checks import check_flag, check_number, check_whole, serialize_coefficient
 from kerasrl_pg.ops.trust_region import PENALTY_BOUNDS
 
 
@@ -101,6 +101,7 @@ class PPOPenalty(Agent):
         check_whole("minibatch_size", minibatch_size)
         check_number("value_coef", value_coef, 0.0, schedule=True)
         check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
+        check_flag("normalize_advantages", normalize_advantages)
         check_at_construction(policy, self._networks, kl_estimator)
         self.target_kl = target_kl
         self.initial_penalty = initial_penalty
@@ -111,7 +112,11 @@ class PPOPenalty(Agent):
         self.entropy_coef = entropy_coef
         self.normalize_advantages = normalize_advantages
         self.penalty = self.add_weight(
-            name="penalty", shape=(), trainable=False, initializer=keras.initializers.Constant(initial_penalty)
+            name="penalty",
+            shape=(),
+            dtype="float32",
+            trainable=False,
+            initializer=keras.initializers.Constant(initial_penalty),
         )
 
     def bind(self, observation_space, action_space, argument="env"):
@@ -124,6 +129,7 @@ class PPOPenalty(Agent):
 
     def check_rollout(self, horizon, num_envs):
         check_minibatch_size(self.minibatch_size, horizon, num_envs)
+        check_trainable(policy=self.policy)
 
     def train_step(self, rollout):
         """Estimates advantages, runs the passes of the class's step 3, then adapts λ."""
@@ -171,6 +177,7 @@ class PPOPenalty(Agent):
                 -ops.masked_mean(objective, batch.valid)
                 + self.scheduled(self.value_coef) * critic_loss
                 - self.scheduled(self.entropy_coef) * entropy
+                + self.regularization()
             )
         self.apply_gradients(tape, loss)
         surrogate = ops.masked_mean(ops.importance_objective(ratio, batch.advantages), batch.valid)

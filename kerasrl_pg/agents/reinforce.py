@@ -7,7 +7,7 @@ import tensorflow as tf
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.baselines import Baseline
-from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
+from kerasrl_pg.checks import check_flag, check_number, check_whole, serialize_coefficient
 from kerasrl_pg.envs.compiled import CompiledEnv
 
 
@@ -80,6 +80,8 @@ class REINFORCE(Agent):
                 "`estimator` must be RewardToGo() or WholeReturn() without a critic. "
                 f"Received: estimator={self.estimator!r}, baseline={baseline!r}. Add baseline=ValueFunction()."
             )
+        check_flag("discounted_gradient", discounted_gradient)
+        check_flag("normalize_advantages", normalize_advantages)
         self.episodes = episodes
         self.discounted_gradient = discounted_gradient
         self.normalize_advantages = normalize_advantages
@@ -130,6 +132,7 @@ class REINFORCE(Agent):
             policy_loss = -tf.reduce_sum(valid * objective) / trajectories
             entropy = ops.masked_mean(distribution.entropy(), valid > 0)
             loss = policy_loss - self.scheduled(self.entropy_coef) * entropy
+            loss += self.regularization(self.policy.trainable_variables)
         self.apply_policy_gradients(tape, loss)
         logs = {"loss": loss, "policy_loss": policy_loss, "entropy": entropy, "episodes": tf.reduce_sum(finished)}
         if self.needs_critic:
@@ -142,9 +145,10 @@ class REINFORCE(Agent):
 
         def body(step, total):
             with tf.GradientTape() as tape:
-                loss = ops.masked_mean(self.critic_head.loss(self.critic(observations), returns), valid)
+                critic_loss = ops.masked_mean(self.critic_head.loss(self.critic(observations), returns), valid)
+                loss = critic_loss + self.regularization(self.critic.trainable_variables)
             self.apply_critic_gradients(tape, loss)
-            return step + 1, total + loss
+            return step + 1, total + critic_loss
 
         steps = self.baseline.update_epochs
         _, total = tf.while_loop(

@@ -44,7 +44,8 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
         An `ActorCritic`, called once, so that its weights exist.
 
     Raises:
-        ValueError: If a head is missing, a critic is missing, or the policy's actions are not of `action_space`.
+        ValueError: If a head or a critic is missing, the policy's actions are not of `action_space`, two models share
+            layers, or a model has losses other than its weights' regularizers.
     """
     shared = None
     if isinstance(getattr(policy, "output", None), dict):
@@ -70,6 +71,11 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
     if critic is not None:
         critic(zeros)
         critic_head = _find_head(critic, ValueHead, "critic")
+        if shared is None:
+            _check_apart(policy, critic)
+    for argument, model in (("policy", policy), ("critic", critic)):
+        if model is not None:
+            _check_losses(argument, model)
     action = _refused_action(head, distribution, action_space)
     if action is not None:
         raise ValueError(
@@ -78,6 +84,27 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
             "Take heads.default_head(action_space), or another head made by its from_space(action_space)."
         )
     return ActorCritic(policy, critic, shared, head, critic_head)
+
+
+def _check_apart(policy, critic):
+    theirs = {id(weight) for weight in critic.weights}
+    common = [weight.path for weight in policy.weights if id(weight) in theirs]
+    if common:
+        raise ValueError(
+            "`policy` and `critic` must share no layers as two models, since they would not be saved as one. "
+            f"Received: both hold {', '.join(common)}. Pass one functional model with outputs 'policy' and 'value' as "
+            "`policy`; of a trained agent, its `shared_model`."
+        )
+
+
+def _check_losses(argument, model):
+    regularized = [w for w in model.trainable_weights if getattr(w, "regularizer", None) is not None]
+    if len(model.losses) > len(regularized):
+        raise ValueError(
+            f"`{argument}` must have no losses of its own but its weights' regularizers, since a method's loss is its "
+            f"own. Received: {len(model.losses) - len(regularized)} from `activity_regularizer` or `add_loss`, "
+            f"{model!r}."
+        )
 
 
 def _refused_action(head, distribution, space):

@@ -37,7 +37,7 @@ class RunningNormalization(keras.layers.Layer):
     """
 
     def __init__(self, key=None, clip=10.0, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})  # Statistics of half precision would stand still.
         if clip is not None and not clip > 0:
             raise ValueError(f"`clip` must be positive, or None for no clipping. Received: clip={clip}.")
         self.key = key
@@ -90,7 +90,7 @@ class RewardScaling(keras.layers.Layer):
     """
 
     def __init__(self, gamma, clip=None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})  # Statistics of half precision would stand still.
         self.gamma = gamma
         self.clip = clip
         self.mean = self.add_weight(name="mean", shape=(), initializer="zeros", trainable=False)

@@ -74,6 +74,49 @@ def test_an_unknown_argument_is_named(name, unknown, hint):
 
 
 @every_agent
+def test_regularizers_of_the_weights_are_part_of_the_loss(name, bandit):
+    """So strong ones pull the weights to 0 that would hardly move."""
+    norms = {}
+    for strength in (0.0, 10.0):
+        inputs = keras.Input((2,))
+        models = []
+        for head in (pg.heads.Categorical(3, start=1), pg.heads.NormalValue()):
+            regularizer = keras.regularizers.L2(strength)
+            start = keras.initializers.GlorotUniform(seed=0)
+            hidden = keras.layers.Dense(8, "tanh", kernel_initializer=start, kernel_regularizer=regularizer)
+            models.append(keras.Model(inputs, head(hidden(inputs))))
+        critic = models[1] if MAKERS[name]().needs_critic else None
+        agent = MAKERS[name](policy=models[0], critic=critic, networks=None)
+        agent.compile(keras.optimizers.SGD(0.02), jit_compile=False)
+        agent.fit(bandit(SPACES["discrete"]), epochs=1, steps_per_epoch=5, num_envs=4, verbose=0)
+        for kind, model in zip(("policy", "critic"), models, strict=True):
+            norms[kind, strength] = float(np.linalg.norm(model.layers[1].kernel))
+    assert norms["policy", 10.0] < 0.9 * norms["policy", 0.0]
+    assert critic is None or norms["critic", 10.0] < 0.9 * norms["critic", 0.0]
+
+
+@pytest.mark.parametrize("name", ["a2c", "ppo_penalty", "trpo"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_precisions_learn_alike(name, policy, walk, tmp_path):
+    """As far as float32 moves the weights, which loss scaling must not change; and all of it can be saved."""
+    moved, before = {}, keras.config.dtype_policy()
+    try:
+        for each in ("float32", policy):
+            keras.config.set_dtype_policy(each)
+            agent = MAKERS[name](reward_scaling=True)
+            agent.compile(keras.optimizers.SGD(1e-2), jit_compile=False)
+            agent.bind(gym.spaces.Discrete(5), gym.spaces.Discrete(2))
+            start = weights(agent.critic)
+            agent.fit(walk, epochs=1, steps_per_epoch=2, num_envs=4, verbose=0)
+            moved[each] = sum(np.abs(a - b).sum() for a, b in zip(weights(agent.critic), start, strict=True))
+        agent.save(tmp_path / "agent.keras")
+        assert same(weights(keras.models.load_model(tmp_path / "agent.keras")), weights(agent))
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert 0.3 * moved["float32"] < moved[policy] < 3.0 * moved["float32"]
+
+
+@every_agent
 def test_saved_agent_acts_the_same_and_comes_back_compiled(name, walk, tmp_path):
     agent = fitted(MAKERS[name], walk)
     agent.save(tmp_path / "agent.keras")

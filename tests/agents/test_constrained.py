@@ -169,6 +169,23 @@ def test_regression_leaves_shared_layers_to_the_policy(name):
     assert len(agent.critic_variables) == 2
 
 
+@every_method
+def test_advantages_are_standardized_only_where_asked(name):
+    """Rewards about 10 leave a mean in the surrogate, which standardized ones have not."""
+    data = rollout(np.random.default_rng(7))
+    data = data._replace(rewards=data.rewards + 10.0)
+    for asked in (True, False):
+        _, step = bound(METHODS[name], normalize_advantages=asked, gamma=0.0)
+        assert (abs(float(step(data)["policy_loss"])) < 1.0) == asked
+
+
+@every_method
+def test_regression_makes_its_passes(name):
+    agent, step = bound(METHODS[name], update_epochs=3, minibatch_size=16)
+    step(rollout(np.random.default_rng(8)))
+    assert int(agent.optimizer.iterations) == 3 * 2
+
+
 def test_a_critic_without_layers_of_its_own_is_refused():
     class Sum(pg.heads.NormalValue):
         def build(self, input_shape):

@@ -244,6 +244,21 @@ def test_compiling_anew_takes_the_new_optimizer(walk):
     assert int(agent.optimizer.iterations) == 2
 
 
+def test_a_setting_changed_between_fits_takes_effect(walk):
+    agent = pg.TRPO(horizon=16, minibatch_size=16, networks=pg.Networks((8,)), seed=0)
+    agent.compile(jit_compile=False)
+    once = {"epochs": 1, "steps_per_epoch": 1, "num_envs": 4, "verbose": 0}
+    assert agent.fit(walk, **once).history["kl"][0] > 1e-3
+    agent.max_kl = 1e-6
+    assert agent.fit(walk, **once).history["kl"][0] < 1e-5
+    (program,) = agent.programs.values()
+    agent.fit(walk, **once)
+    assert [program] == list(agent.programs.values())
+    agent.estimator.lambda_ = 0.5
+    agent.fit(walk, **once)
+    assert [program] != list(agent.programs.values())
+
+
 def test_predict_act_and_evaluate_agree():
     agent = pg.PPO(networks=pg.Networks(normalize_observations=True), seed=0)
     agent.compile()
@@ -275,6 +290,24 @@ def test_predict_act_and_evaluate_agree():
         (lambda: pg.PPO(reward_clip=0), "`reward_clip`"),
         (lambda: pg.PPO(target_kl=-1), "`target_kl`"),
         (lambda: pg.PPO(seed=-1), "`seed`"),
+        (lambda: pg.PPO(reward_scaling=1.0), "`reward_scaling` must be True or False. Received: reward_scaling=1.0"),
+        (lambda: pg.PPO(anneal_learning_rate="linear"), "`anneal_learning_rate` must be True or False"),
+        (lambda: pg.REINFORCE(discounted_gradient=0.9), "`discounted_gradient` must be True or False"),
+        *(
+            (lambda method=method: method(normalize_advantages="minibatch"), "`normalize_advantages` must be True or F")
+            for method in (pg.A2C, pg.REINFORCE, pg.ConstrainedGradient, pg.NPG, pg.TRPO, pg.PPOPenalty)
+        ),
+        *(
+            (
+                lambda kwargs=kwargs: pg.PPO().compile(**kwargs),
+                "`optimizer` must have `use_ema=False`, since Keras would write its averages over",
+            )
+            for kwargs in (
+                {"optimizer": keras.optimizers.Adam(use_ema=True)},
+                {"critic_optimizer": keras.optimizers.Adam(use_ema=True)},
+                {"optimizer": keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(use_ema=True))},
+            )
+        ),
         (lambda: pg.PPO(seed=2**31), "`seed` must be a whole number of at least 0 and at most 2147483647"),
         (lambda: pg.PPO(gamma=keras.optimizers.schedules.PolynomialDecay(0.9, 5)), "`gamma` must be a number"),
         (lambda: pg.PPO(critic=functional(pg.heads.NormalValue())), "`critic` must come with a `policy`"),

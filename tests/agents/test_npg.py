@@ -210,6 +210,24 @@ def test_singular_fisher_matrix_without_damping():
     np.testing.assert_allclose(*changes, atol=1e-2 * np.abs(changes[0]).max())
 
 
+def agent_weights(agent, values):
+    """A vector as the list of the policy's weights."""
+    shapes = [w.shape for w in agent.policy.trainable_weights]
+    cuts = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+    return [part.reshape(shape) for part, shape in zip(np.split(values, cuts), shapes, strict=True)]
+
+
+@pytest.mark.parametrize(("fraction", "anew"), [(0.25, True), (1.0, False)])
+def test_rows_of_the_fisher_matrix_are_drawn_anew(fraction, anew):
+    agent, step = agent_of(HEADS["categorical"](), fisher_fraction=fraction)
+    start, data, changes = theta(agent.policy), rollout(agent), []
+    for _ in range(2):
+        agent.policy.set_weights(agent_weights(agent, start))
+        step(data)
+        changes.append(theta(agent.policy) - start)
+    assert (angle(*changes) > 1.0) == anew
+
+
 @pytest.mark.parametrize("fraction", [0.25, 0.5])
 def test_fisher_matrix_of_a_part_of_the_rows(fraction):
     seen = []
@@ -344,8 +362,12 @@ def test_nothing_to_train_is_refused(frozen):
         "critic": keras.Model(inputs, pg.heads.NormalValue()(inputs)),
     }
     models[frozen].trainable = False
-    with pytest.raises(ValueError, match=f"`{frozen}` must have weights to train. Received"):
-        pg.NPG(**models).bind(OBSERVATIONS, DISCRETE)
+    for method in (pg.NPG, pg.PPOPenalty) if frozen == "policy" else (pg.NPG,):
+        agent = method(**models, horizon=64, minibatch_size=64)
+        agent.compile(jit_compile=False)
+        agent.bind(OBSERVATIONS, DISCRETE)  # To load and judge it there is no need to train.
+        with pytest.raises(ValueError, match=f"`{frozen}` must have weights to train. Received"):
+            agent.check_rollout(64, 1)
 
 
 def test_observations_of_several_parts():
@@ -412,6 +434,37 @@ def test_radius_may_be_a_schedule():
     agent.iterations.assign(1)
     assert float(step(rollout(agent))["kl"]) < 1e-2 * first
     assert pg.NPG.from_config(agent.get_config()).get_config() == agent.get_config()
+
+
+def test_damping_may_be_a_schedule():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [1e-3, 10.0])
+    agent, step = agent_of(HEADS["categorical"](), damping=schedule)
+    start, changes = theta(agent.policy), []
+    for iteration, damping in enumerate([1e-3, 10.0]):
+        constant, constant_step = agent_of(HEADS["categorical"](), damping=damping)
+        for each, each_step in ((agent, step), (constant, constant_step)):
+            each.policy.set_weights(agent_weights(each, start))
+            each.iterations.assign(iteration)
+            each_step(rollout(each))
+            changes.append(theta(each.policy) - start)
+    np.testing.assert_allclose(changes[0], changes[1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(changes[2], changes[3], rtol=1e-4, atol=1e-6)
+    assert angle(changes[0], changes[2]) > 5.0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"fisher_fraction": 0.1}, {"kl_estimator": "sampled", "entropy_coef": 0.1}], ids=["part", "sampled"]
+)
+@pytest.mark.parametrize("method", [pg.NPG, pg.TRPO])
+def test_no_step_where_a_schedule_has_ended_the_damping_that_is_needed(method, settings):
+    damping = keras.optimizers.schedules.PolynomialDecay(0.1, 1, 0.0)
+    agent, step = agent_of(HEADS["categorical"](), method, damping=damping, **settings)
+    data = rollout(agent)
+    assert float(step(data)["rejected"]) == 0.0
+    agent.iterations.assign(1)
+    before = theta(agent.policy)
+    assert float(step(data)["rejected"]) == 1.0
+    assert theta(agent.policy).tobytes() == before.tobytes()
 
 
 @pytest.mark.slow

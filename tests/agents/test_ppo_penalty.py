@@ -83,7 +83,7 @@ def test_every_minibatch_meets_its_own_rows_of_the_old_policy(head, bandit):
 
 def test_gradient_at_ratio_one_is_a2cs(walk):
     """One pass over one minibatch: the divergence and its gradient are 0, whatever the multiplier."""
-    shared = {"horizon": 8, "networks": pg.Networks((8,)), "seed": 1, "entropy_coef": 0.01}
+    shared = {"horizon": 8, "networks": pg.Networks((8,), orthogonal=False), "seed": 1, "entropy_coef": 1.0}
     shared["estimator"] = pg.estimators.GAE(0.9)
     agents = (
         pg.A2C(normalize_advantages=True, **shared),
@@ -179,7 +179,7 @@ def test_constants_of_a_distribution_are_no_rows(bandit):
 
 def test_padding_rows_are_no_data(walk):
     """The rows in which an environment resets itself change nothing, whatever they hold."""
-    agents = []
+    agents, kls = [], []
     for junk in (False, True):
 
         class Padded(pg.PPOPenalty):
@@ -191,11 +191,13 @@ def test_padding_rows_are_no_data(walk):
                     rollout = rollout._replace(
                         rewards=tf.where(valid, rollout.rewards, 1e3),
                         actions=tf.where(valid, rollout.actions, 1 - rollout.actions),
+                        observations=tf.where(valid, rollout.observations, 4 - rollout.observations),
                     )
                 return super().train_step(rollout)
 
         agents.append(penalty(Padded))
-        fit(agents[-1], walk)
+        kls += fit(agents[-1], walk, optimizer=keras.optimizers.SGD(0.1))["kl"]
+    assert kls[1] == pytest.approx(kls[0], rel=1e-3)
     for a, b in zip(agents[0].network_variables, agents[1].network_variables, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 

@@ -5,7 +5,7 @@ import pytest
 
 from kerasrl_pg import heads
 from kerasrl_pg.envs import ObservationSpec
-from kerasrl_pg.models import adopt
+from kerasrl_pg.models import RunningNormalization, adopt
 
 S = gym.spaces
 SPEC = ObservationSpec(S.Box(-1, 1, (3,)))
@@ -87,6 +87,15 @@ def test_a_nested_head_is_found():
     assert adopt(keras.Model(inputs, inner(inputs)), critic(), SPEC, DISCRETE).head is inner.layers[-1]
 
 
+@pytest.mark.parametrize("layer", [lambda: keras.layers.Dense(4), RunningNormalization])
+def test_two_models_that_share_layers_are_refused(layer):
+    inputs = keras.Input((3,))
+    features = layer()(inputs)
+    pair = keras.Model(inputs, heads.Categorical(2)(features)), keras.Model(inputs, heads.NormalValue()(features))
+    with pytest.raises(ValueError, match="`policy` and `critic` must share no layers as two .* Received: both hold .*"):
+        adopt(*pair, SPEC, DISCRETE)
+
+
 @pytest.mark.parametrize(
     "bad_policy, bad_critic, sentence",
     [
@@ -104,6 +113,11 @@ def test_a_nested_head_is_found():
             lambda: shared(value="critic"),
             lambda: None,
             r"must name them 'policy' and 'value'.*Received: outputs \['critic', 'policy'\], critic=None",
+        ),
+        (
+            lambda: model(keras.layers.Dense(2, activity_regularizer=keras.regularizers.L2(0.1)), heads.Categorical(2)),
+            critic,
+            "`policy` must have no losses of its own but .* Received: 1 from `activity_regularizer` or `add_loss`",
         ),
     ],
 )
