@@ -18,7 +18,7 @@ from kerasrl_pg.envs.adapter import CompiledVectorEnv
 from kerasrl_pg.envs.compiled import CompiledEnv
 from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_from_config, space_to_config
 from kerasrl_pg.envs.vector import make_vector_env
-from kerasrl_pg.models.adopt import adopt
+from kerasrl_pg.models.adopt import adopt, regularized
 from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling
 from kerasrl_pg.rollouts import compiled
@@ -315,7 +315,8 @@ class Agent(keras.Model):
     def regularization(self, variables=None):
         """What the regularizers of these weights, policy's and critic's if left out, add to the loss."""
         variables = self.network_variables if variables is None else variables
-        return sum(v.regularizer(v) for v in variables if getattr(v, "regularizer", None) is not None)
+        # Of the loss's type, not the weights'.
+        return sum(tf.cast(v.regularizer(v), tf.float32) for v in regularized(variables))
 
     @property
     def _compiled_with_xla(self):
@@ -561,9 +562,11 @@ class Agent(keras.Model):
         """A program holds the settings it was traced with; what is set since, as `agent.gamma = 0.9`, needs another."""
         names = set(arguments(Agent, type(self))) - {"name", "seed", "policy", "critic", "networks", "reward_scaling"}
         values = {name: getattr(self, name, None) for name in names}
-        settings = {name: repr(getattr(value, "__dict__", value)) for name, value in values.items()}
+        settings = {name: repr((type(value), getattr(value, "__dict__", value))) for name, value in values.items()}
         if self._runtime.settings not in (None, settings):
             self._runtime.programs.clear()
+        if self.reward_scaling is not None:
+            self.reward_scaling.gamma, self.reward_scaling.clip = self.gamma, self.reward_clip
         self._runtime.settings = settings
 
     @property
@@ -892,10 +895,15 @@ def descend(tape, loss, *moves):
         moves: Pairs (optimizer, variables); weights that the loss does not depend on have gradient 0.
     """
     # What an optimizer divides gradients by again, against underflow in half precision; mostly 1.
-    scales = [optimizer.scale_loss(tf.ones_like(loss)) for optimizer, _ in moves]
+    one = tf.ones_like(loss)
+    scales = [optimizer.scale_loss(one) for optimizer, _ in moves]
     values = [[variable.value for variable in variables] for _, variables in moves]
     gradients = tape.gradient(
         loss, values, output_gradients=scales[0], unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
     for (optimizer, variables), scale, mine in zip(moves, scales, gradients, strict=True):
-        optimizer.apply(mine if scale is scales[0] else [g * (scale / scales[0]) for g in mine], variables)
+        mine = [tf.cast(g, tf.float32) for g in mine]  # Heads stay float32, and Keras clips one type jointly.
+        if any(each is not one for each in scales):
+            # An embedding's gradient is sparse, which Keras does not scale.
+            mine = [tf.convert_to_tensor(g) * (scale / scales[0]) for g in mine]
+        optimizer.apply(mine, variables)

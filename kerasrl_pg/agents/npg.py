@@ -9,6 +9,7 @@ from kerasrl_pg import ops
 from kerasrl_pg.agents.conservative import Conservative
 from kerasrl_pg.agents.divergence import check_at_construction, check_kl, check_kl_estimator, divergence
 from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
+from kerasrl_pg.models.adopt import regularized
 
 # Most parameters whose Fisher matrix is written out and inverted. Ours: XLA decomposes 200² in 0.1 s, 500² in 5 s.
 MAX_EXPLICIT = 500
@@ -86,27 +87,17 @@ class NPG(Conservative):
         check_number("damping", damping, 0.0, schedule=True)
         check_number("fisher_fraction", fisher_fraction, 0.0, 1.0, exclusive=True)
         check_kl_estimator(kl_estimator)
-        if fisher_fraction < 1.0 and damping == 0.0:
-            raise ValueError(
-                "`damping` must be positive where F is taken from a part of the rows, since the gradient of the others "
-                "may point where F is 0 and the step is endless. "
-                f"Received: damping={damping}, fisher_fraction={fisher_fraction}."
-            )
-        if kl_estimator == "sampled" and self.entropy_coef != 0.0 and damping == 0.0:
-            raise ValueError(
-                "`damping` must be positive where F is sampled and an entropy bonus is ascended, since the bonus's "
-                "gradient may point where F is 0 and the step is endless. "
-                f"Received: damping={damping}, kl_estimator='sampled', entropy_coef={self.entropy_coef}."
-            )
         check_at_construction(policy, self._networks, kl_estimator)
         self.max_kl = max_kl
         self.cg_iterations = cg_iterations
         self.damping = damping
         self.fisher_fraction = fisher_fraction
         self.kl_estimator = kl_estimator
+        self._check_damping()
 
     def bind(self, observation_space, action_space, argument="env"):
         super().bind(observation_space, action_space, argument)
+        self._check_damping()
         check_kl(self.policy(self.observation_spec.zeros(1)), self.kl_estimator)
         size = sum(math.prod(v.shape) for v in self.policy.trainable_variables)
         if self.cg_iterations is None and size > MAX_EXPLICIT:
@@ -129,7 +120,18 @@ class NPG(Conservative):
     @property
     def needs_damping(self):
         """Whether the gradient may point where F is 0, and the step be endless, without damping."""
-        return self.fisher_fraction < 1.0 or (self.kl_estimator == "sampled" and self.entropy_coef != 0.0)
+        sampled_beside_bonus = self.kl_estimator == "sampled" and self.entropy_coef != 0.0
+        weights = [] if self.policy is None else self.policy.trainable_variables
+        return self.fisher_fraction < 1.0 or sampled_beside_bonus or bool(regularized(weights))
+
+    def _check_damping(self):
+        if self.needs_damping and self.damping == 0.0:
+            raise ValueError(
+                "`damping` must be positive where F is taken from a part of the rows, is sampled beside an entropy "
+                "bonus, or the policy's weights have regularizers, since the gradient may point where F is 0 and the "
+                f"step is endless. Received: damping={self.damping}, fisher_fraction={self.fisher_fraction}, "
+                f"kl_estimator={self.kl_estimator!r}, entropy_coef={self.entropy_coef}, policy={self.policy!r}."
+            )
 
     def natural_direction(self, gradient, batch):
         """`((F + cI)⁻¹ ∇J [P], logs)`."""

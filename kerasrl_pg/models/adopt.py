@@ -86,6 +86,11 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
     return ActorCritic(policy, critic, shared, head, critic_head)
 
 
+def regularized(variables):
+    """Those of the Keras variables that have a regularizer."""
+    return [v for v in variables if getattr(v, "regularizer", None) is not None]
+
+
 def _check_apart(policy, critic):
     theirs = {id(weight) for weight in critic.weights}
     common = [weight.path for weight in policy.weights if id(weight) in theirs]
@@ -98,12 +103,11 @@ def _check_apart(policy, critic):
 
 
 def _check_losses(argument, model):
-    regularized = [w for w in model.trainable_weights if getattr(w, "regularizer", None) is not None]
-    if len(model.losses) > len(regularized):
+    others = len(model.losses) - len(regularized(model.trainable_weights))
+    if others > 0:
         raise ValueError(
             f"`{argument}` must have no losses of its own but its weights' regularizers, since a method's loss is its "
-            f"own. Received: {len(model.losses) - len(regularized)} from `activity_regularizer` or `add_loss`, "
-            f"{model!r}."
+            f"own. Received: {others} from `activity_regularizer` or `add_loss`, {model!r}."
         )
 
 

@@ -73,8 +73,8 @@ def test_an_unknown_argument_is_named(name, unknown, hint):
         MAKERS[name](**{unknown: 1})
 
 
-@every_agent
-def test_regularizers_of_the_weights_are_part_of_the_loss(name, bandit):
+@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in MAKERS), ("trpo", "float64")])
+def test_regularizers_of_the_weights_are_part_of_the_loss(name, dtype, bandit):
     """So strong ones pull the weights to 0 that would hardly move."""
     norms = {}
     for strength in (0.0, 10.0):
@@ -83,7 +83,9 @@ def test_regularizers_of_the_weights_are_part_of_the_loss(name, bandit):
         for head in (pg.heads.Categorical(3, start=1), pg.heads.NormalValue()):
             regularizer = keras.regularizers.L2(strength)
             start = keras.initializers.GlorotUniform(seed=0)
-            hidden = keras.layers.Dense(8, "tanh", kernel_initializer=start, kernel_regularizer=regularizer)
+            hidden = keras.layers.Dense(
+                8, "tanh", kernel_initializer=start, kernel_regularizer=regularizer, dtype=dtype
+            )
             models.append(keras.Model(inputs, head(hidden(inputs))))
         critic = models[1] if MAKERS[name]().needs_critic else None
         agent = MAKERS[name](policy=models[0], critic=critic, networks=None)
@@ -111,7 +113,7 @@ def test_precisions_learn_alike(name, policy, walk, tmp_path):
         for each in ("float32", policy):
             keras.config.set_dtype_policy(each)
             agent = MAKERS[name](reward_scaling=True)
-            agent.compile(keras.optimizers.SGD(1e-2), jit_compile=False)
+            agent.compile(keras.optimizers.SGD(1e-2, global_clipnorm=10.0), jit_compile=False)
             agent.bind(gym.spaces.Discrete(5), gym.spaces.Discrete(2))
             start = weights(agent.critic)
             agent.fit(walk, epochs=1, steps_per_epoch=2, num_envs=4, verbose=0)

@@ -227,6 +227,24 @@ def test_two_optimizers_move_their_own_network(walk):
     assert not all(np.array_equal(a, b) for a, b in zip(critic, agent.critic.get_weights(), strict=True))
 
 
+def test_two_optimizers_move_embeddings_whatever_their_scales(walk):
+    """Sparse gradients, and an optimizer of each network that divides by a scale of its own."""
+    weights = {}
+    for scale in (None, 64.0):
+        keras.utils.set_random_seed(1)
+        models = [
+            keras.Sequential([keras.Input((), dtype="int32"), keras.layers.Embedding(5, 4), head])
+            for head in (pg.heads.Categorical(2), pg.heads.NormalValue())
+        ]
+        agent = pg.A2C(*models, horizon=8, seed=0)
+        policy, critic = keras.optimizers.SGD(0.1, loss_scale_factor=scale), keras.optimizers.SGD(0.1)
+        agent.compile(policy, critic_optimizer=critic, jit_compile=False)
+        agent.fit(walk, epochs=1, steps_per_epoch=2, num_envs=4, verbose=0)
+        weights[scale] = [np.array(w) for w in agent.network_variables]
+    for a, b in zip(weights[None], weights[64.0], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_two_optimizers_over_shared_layers_are_refused(walk):
     agent = pg.A2C(networks=pg.Networks((8,), shared=True), seed=0)
     agent.compile(keras.optimizers.SGD(0.1), critic_optimizer=keras.optimizers.SGD(0.1))
@@ -254,9 +272,23 @@ def test_a_setting_changed_between_fits_takes_effect(walk):
     (program,) = agent.programs.values()
     agent.fit(walk, **once)
     assert [program] == list(agent.programs.values())
-    agent.estimator.lambda_ = 0.5
+    agent.estimator = pg.estimators.TD0()
     agent.fit(walk, **once)
-    assert [program] != list(agent.programs.values())
+    (second,) = agent.programs.values()
+    agent.estimator = pg.estimators.RewardToGo()  # It has no settings either.
+    agent.fit(walk, **once)
+    (third,) = agent.programs.values()
+    assert len({id(each) for each in (program, second, third)}) == 3
+
+
+def test_a_discount_changed_between_fits_reaches_the_reward_scaling(walk):
+    agent = tiny(reward_scaling=True)
+    once = {"epochs": 1, "steps_per_epoch": 1, "num_envs": 4, "verbose": 0}
+    agent.fit(walk, **once)
+    agent.gamma, agent.reward_clip = 0.5, 0.1
+    agent.fit(walk, **once)
+    assert (agent.reward_scaling.gamma, agent.reward_scaling.clip) == (0.5, 0.1)
+    assert type(agent).from_config(agent.get_config()).reward_scaling.clip == 0.1
 
 
 def test_predict_act_and_evaluate_agree():

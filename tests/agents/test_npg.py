@@ -467,6 +467,22 @@ def test_no_step_where_a_schedule_has_ended_the_damping_that_is_needed(method, s
     assert theta(agent.policy).tobytes() == before.tobytes()
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_regularized_policy_needs_damping(early):
+    """Its gradient may point where F is 0; refused as soon as the weights are known."""
+    layer = keras.layers.Dense(3, kernel_regularizer="l2")
+    inputs = keras.Input((3,))
+    critic = keras.Model(inputs, pg.heads.NormalValue()(inputs))
+    if early:
+        policy = keras.Model(inputs, pg.heads.Categorical(3)(layer(inputs)))
+    else:
+        policy = keras.Sequential([layer, pg.heads.Categorical(3)])
+    with pytest.raises(ValueError, match="`damping` must be positive .* regularizers, .*Received: damping=0.0"):
+        agent = pg.NPG(policy, critic, damping=0.0)
+        assert not early
+        agent.bind(OBSERVATIONS, DISCRETE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [pg.NPG, pg.TRPO])
 def test_solves_cartpole(method):
