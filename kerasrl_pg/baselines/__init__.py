@@ -19,6 +19,7 @@ class Baseline:
     """
 
     needs_critic = False
+    least_episodes = 1  # In a rollout. An average over others needs one more, or nothing is subtracted.
 
     def __call__(self, returns, ends, valid):
         raise NotImplementedError(f"{type(self).__name__} must implement __call__(returns, ends, valid).")
@@ -33,28 +34,35 @@ class Baseline:
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
 class AverageReturn(Baseline):
-    """The mean return of the rollout's steps (lecture notes 3.3: "baseline is average return").
+    """The mean return of the other episodes' steps (lecture notes 3.3: "baseline is average return").
 
-    >>> ends = tf.constant([[False], [True]])
-    >>> AverageReturn()(tf.constant([[3.0], [1.0]]), ends, tf.constant([[True], [True]])).numpy().tolist()
-    [[2.0], [2.0]]
+    Of the others, because a mean that contains the return it judges takes a part of the gradient away.
+
+    >>> ends = tf.constant([[False, True], [True, True]])
+    >>> AverageReturn()(tf.constant([[3.0, 6.0], [1.0, 0.0]]), ends, tf.constant([[True, True], [True, False]])).numpy()
+    array([[6., 2.],
+           [6., 2.]], dtype=float32)
     """
 
+    least_episodes = 2
+
     def __call__(self, returns, ends, valid):
-        return ops.average_baseline(returns, valid)
+        return ops.average_baseline(returns, ends, valid)
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
 class TimeDependent(Baseline):
-    """b_t, the mean return of the rollout's episodes at their step t (chapter 4.4).
+    """b_t, the mean return of the other episodes at their step t (chapter 4.4); 0 where none is that long.
 
     >>> ends = tf.constant([[True, True]])
     >>> TimeDependent()(tf.constant([[3.0, 1.0]]), ends, tf.constant([[True, True]])).numpy().tolist()
-    [[2.0, 2.0]]
+    [[1.0, 3.0]]
     """
 
+    least_episodes = 2
+
     def __call__(self, returns, ends, valid):
-        return ops.time_dependent_baseline(returns, ops.steps_in_episode(ends), valid, returns.shape[0])
+        return ops.time_dependent_baseline(returns, ends, valid)
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")

@@ -15,6 +15,7 @@ from kerasrl_pg.ops.policy_gradient import (
     score_function_objective,
 )
 from kerasrl_pg.ops.returns import (
+    count_trajectories,
     discounted_accumulator,
     discounted_sum,
     episode_ends,
@@ -23,11 +24,13 @@ from kerasrl_pg.ops.returns import (
     rewards_to_go,
     steps_in_episode,
     td_errors,
+    trajectory_totals,
     whole_returns,
 )
 from kerasrl_pg.ops.shapes import (
     check_same_shape,
     flatten_time,
+    magnitude,
     masked_mean,
     masked_moments,
     standardize,
@@ -59,6 +62,7 @@ __all__ = [
     "clipped_objective",
     "clipped_squared_error",
     "conjugate_gradient",
+    "count_trajectories",
     "discounted_accumulator",
     "discounted_sum",
     "entropy_estimate",
@@ -76,6 +80,7 @@ __all__ = [
     "kl_k2",
     "kl_k3",
     "kl_penalized_objective",
+    "magnitude",
     "masked_mean",
     "masked_moments",
     "merge_moments",
@@ -94,5 +99,6 @@ __all__ = [
     "steps_in_episode",
     "td_errors",
     "time_dependent_baseline",
+    "trajectory_totals",
     "whole_returns",
 ]

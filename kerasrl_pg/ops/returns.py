@@ -248,9 +248,56 @@ def whole_returns(rewards, next_values, terminated, ends, gamma):
     >>> whole_returns([[1.0], [1.0], [7.0]], zero, ends, ends, gamma=0.5)[:, 0].numpy()
     array([1.5, 1.5, 7. ], dtype=float32)
     """
-    to_go = rewards_to_go(rewards, next_values, terminated, ends, gamma)
+    return _of_the_first_step(rewards_to_go(rewards, next_values, terminated, ends, gamma), ends)
+
+
+def trajectory_totals(x, ends):
+    """The sum over its whole trajectory, at each step.
+
+    Args:
+        x: float tensor [T, N].
+        ends: bool tensor [T, N], from `episode_ends`.
+
+    Returns:
+        float32 tensor [T, N], in x's unit, constant over each trajectory.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    >>> trajectory_totals([[1.0], [2.0], [4.0]], tf.constant([[False], [True], [False]]))[:, 0].numpy()
+    array([3., 3., 4.], dtype=float32)
+    """
+    return _of_the_first_step(discounted_sum(x, ends, 1.0), ends)
+
+
+def _of_the_first_step(x, ends):
+    """What stands at a trajectory's first step, at each of its steps."""
+    ends = tf.convert_to_tensor(ends)
     starts = tf.concat([tf.ones_like(ends[:1]), ends[:-1]], 0)
-    return tf.scan(lambda earlier, row: tf.where(row[1], row[0], earlier), (to_go, starts), to_go[0])
+    return tf.scan(lambda earlier, row: tf.where(row[1], row[0], earlier), (x, starts), x[0])
+
+
+def count_trajectories(ends, valid):
+    """How many trajectories there are: whole ones, and those that the rollout cuts off.
+
+    Args:
+        ends: bool tensor [T, N], from `episode_ends`.
+        valid: bool tensor [T, N].
+
+    Returns:
+        float32 scalar.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    >>> ends = tf.constant([[False], [True], [False]])
+    >>> float(count_trajectories(ends, tf.ones_like(ends)))
+    2.0
+    """
+    check_same_shape(ends=ends, valid=valid)
+    ends = tf.convert_to_tensor(ends)
+    last = tf.concat([ends[:-1], tf.ones_like(ends[:1])], 0)
+    return tf.reduce_sum(tf.cast(last & valid, tf.float32))
 
 
 def steps_in_episode(ends, initial=None):

@@ -81,6 +81,26 @@ def masked_mean(x, valid=None):
     return tf.math.divide_no_nan(total, tf.reduce_sum(tf.cast(valid, x.dtype)))
 
 
+def magnitude(x):
+    """A number that is finite where all of x is, and NaN or infinite where something is not.
+
+    A product with something tiny, which a NaN or an infinity survives and no sum of finite numbers exceeds, because
+    XLA on a CPU reduces a test of each entry one at a time.
+
+    Args:
+        x: float tensor of any known shape.
+
+    Returns:
+        float32 scalar; only whether it is finite has a meaning.
+
+    >>> [bool(tf.math.is_finite(magnitude([3e38, x]))) for x in (3e38, float("nan"), float("inf"))]
+    [True, False, False]
+    """
+    x = tf.convert_to_tensor(x)
+    row = tf.reshape(x if x.dtype == tf.float64 else tf.cast(x, tf.float32), [1, -1])
+    return tf.cast(tf.squeeze(row @ tf.fill([row.shape[1], 1], tf.constant(1e-30, row.dtype))), tf.float32)
+
+
 def masked_moments(x, valid=None):
     """Mean, population variance and count over the leading axes.
 
@@ -125,7 +145,7 @@ def masked_moments(x, valid=None):
     return mean, average(tf.square(x - mean)), count
 
 
-def standardize(x, valid=None, epsilon=1e-8):
+def standardize(x, valid=None, mean=None, epsilon=1e-8):
     """Shift and scale to mean 0 and standard deviation 1, as is done to advantages.
 
     (x - mean) / max(std, ε), with the population's std. A batch of one, or of equal numbers,
@@ -134,6 +154,7 @@ def standardize(x, valid=None, epsilon=1e-8):
     Args:
         x: float tensor of any shape, usually [T, N] or a minibatch [B].
         valid: bool tensor of x's shape; None for all. The others come out 0.
+        mean: what is subtracted, a float tensor that broadcasts to x; None for the batch's own mean.
         epsilon: floor of the std, in x's unit. 1e-8 is what PPO2 adds to the std (Dhariwal et
             al. 2017, OpenAI Baselines, ppo2/model.py); a floor is ours, because it leaves the
             std of every ordinary batch at 1.
@@ -151,6 +172,6 @@ def standardize(x, valid=None, epsilon=1e-8):
     """
     check_same_shape(x=x, valid=valid)
     x = tf.cast(x, tf.float32)
-    mean, variance, _ = masked_moments(x, valid)
-    standard = (x - mean) / tf.maximum(tf.sqrt(variance), epsilon)
+    own_mean, variance, _ = masked_moments(x, valid)
+    standard = (x - (own_mean if mean is None else mean)) / tf.maximum(tf.sqrt(variance), epsilon)
     return standard if valid is None else tf.where(valid, standard, 0.0)

@@ -197,3 +197,20 @@ def test_any_horizon_in_one_trace():
     for horizon in (1, 4):
         total = returns(tf.ones((horizon, 2)), tf.zeros((horizon, 2), tf.bool))
         np.testing.assert_array_equal(total[:, 0], np.arange(horizon, 0, -1))
+
+
+def test_trajectories_are_summed_and_counted_whole_or_cut():
+    """With rows that are no transition between two episodes, and after the last one of an environment."""
+    rewards, _, _, terminated, _ = random_rollout()
+    valid = np.ones((HORIZON, NUM_ENVS), bool)
+    valid[5, 0] = valid[9:, 1] = False
+    ends = ops.episode_ends(terminated, np.zeros_like(terminated), valid).numpy()
+    received, count = ops.trajectory_totals(np.where(valid, rewards, 0.0), ends).numpy(), 0
+    for n in range(NUM_ENVS):
+        cuts = [0, *(np.flatnonzero(ends[:, n]) + 1), HORIZON]
+        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+            if valid[start:stop, n].any():
+                count += 1
+                expected = rewards[start:stop, n][valid[start:stop, n]].sum()
+                np.testing.assert_allclose(received[start:stop, n], expected, rtol=1e-5, atol=1e-6)
+    assert float(ops.count_trajectories(ends, valid)) == count > NUM_ENVS
