@@ -55,6 +55,19 @@ def gradient_discount(steps, gamma):
     return tf.pow(tf.cast(gamma, tf.float32), tf.cast(steps, tf.float32))
 
 
+MAX_LOG_RATIO = 30.0  # Ours: e^30 = 1e13, and the square of a gradient of a thousand such rows is finite in float32.
+
+
+@tf.custom_gradient
+def _exp(x):
+    """e^x up to `MAX_LOG_RATIO`, and e^`MAX_LOG_RATIO` beyond, with itself as slope there, too.
+
+    Where float32 overflows, a gradient of 0 (of a ratio that is clipped) would become 0 times infinity.
+    """
+    y = tf.exp(tf.minimum(x, MAX_LOG_RATIO))
+    return y, lambda upstream: upstream * y
+
+
 def importance_ratio(log_probs, old_log_probs):
     """π(a|s) / π_old(a|s).
 
@@ -63,7 +76,8 @@ def importance_ratio(log_probs, old_log_probs):
         old_log_probs: float tensor [T, N], under the policy that acted. No gradient.
 
     Returns:
-        float tensor [T, N], positive; exactly 1 where the two are equal.
+        float tensor [T, N], positive; exactly 1 where the two are equal. Above e^30 it counts as e^30, its
+        gradient included: what a greater one multiplies would not be finite.
 
     Raises:
         ValueError: if the shapes differ.
@@ -74,7 +88,7 @@ def importance_ratio(log_probs, old_log_probs):
     array([1., 2.], dtype=float32)
     """
     check_same_shape(log_probs=log_probs, old_log_probs=old_log_probs)
-    return tf.exp(log_probs - tf.stop_gradient(old_log_probs))
+    return _exp(log_probs - tf.stop_gradient(old_log_probs))
 
 
 def importance_objective(ratio, advantages):
@@ -199,7 +213,9 @@ def kl_k3(log_probs, old_log_probs):
     """
     check_same_shape(log_probs=log_probs, old_log_probs=old_log_probs)
     log_ratio = log_probs - old_log_probs
-    return tf.math.expm1(log_ratio) - log_ratio  # expm1: r - 1 would lose the digits near r = 1
+    # expm1: r - 1 would lose the digits near r = 1. A ratio above e^30 counts as that: see `importance_ratio`.
+    near = tf.math.expm1(tf.minimum(log_ratio, MAX_LOG_RATIO))
+    return tf.where(log_ratio > MAX_LOG_RATIO, _exp(log_ratio), near) - log_ratio
 
 
 def entropy_estimate(log_probs):

@@ -145,9 +145,8 @@ def test_expected_gradient_is_exact(exact_gradient, credit, discounted):
     ends[-1] = True
     arguments = REWARDS, tf.zeros_like(REWARDS), ends, ends, GAMMA
     advantages = (ops.whole_returns if credit == "whole" else ops.rewards_to_go)(*arguments)
-    if credit == "to_go_baseline":
-        steps, valid = ops.steps_in_episode(ends), np.ones_like(ends)
-        advantages -= ops.time_dependent_baseline(advantages, steps, valid, HORIZON)
+    if credit == "to_go_baseline":  # Any number for each step that these trajectories have no part in.
+        advantages -= np.array([[3.0], [-1.0], [0.5]], "float32")
     with tf.GradientTape() as tape:
         tape.watch(LOGITS)
         log_probs = log_probs_of_trajectories(LOGITS)
@@ -201,3 +200,31 @@ def test_eager_graph_and_xla_agree():
     for name, expected in eager.items():
         np.testing.assert_allclose(graph[name], expected, rtol=1e-6, atol=1e-6, err_msg=name)
         np.testing.assert_allclose(xla[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("log_ratio", [31.0, 88.8, 200.0, 1e6])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_ratio_beyond_float32_gives_finite_gradients_of_the_right_sign(log_ratio, jit_compile):
+    """0 times infinity is NaN: the clipped term of a ratio that overflows has gradient 0."""
+
+    @tf.function(jit_compile=jit_compile)
+    def at(new, advantage):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(new)
+            ratio = ops.importance_ratio(new, [0.0])
+            clipped = ops.clipped_objective(ratio, advantage, 0.2)
+            plain = ops.importance_objective(ratio, advantage)
+            kl = ops.kl_k3(new, [0.0])
+        return [tape.gradient(target, new) for target in (clipped, plain, kl)]
+
+    new = tf.constant([log_ratio])
+    up, plain, kl = (float(gradient[0]) for gradient in at(new, tf.constant([1.0])))
+    down = float(at(new, tf.constant([-1.0]))[0][0])
+    assert up == 0.0 and -np.inf < down < -1e12 and 1e12 < plain < np.inf and 1e12 < kl < np.inf
+
+
+def test_up_to_there_the_ratio_and_the_divergence_are_exact():
+    log_ratios = np.array([-200.0, -1.0, 1e-4, 3.0, 29.9], "float32")
+    exact = log_ratios.astype("float64")
+    np.testing.assert_allclose(ops.importance_ratio(log_ratios, np.zeros(5, "float32")), np.exp(exact), rtol=1e-6)
+    np.testing.assert_allclose(ops.kl_k3(log_ratios, np.zeros(5, "float32")), np.expm1(exact) - exact, rtol=1e-3)
