@@ -7,8 +7,14 @@ import tensorflow as tf
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.baselines import Baseline
-from kerasrl_pg.checks import check_flag, check_number, check_whole, serialize_coefficient
+from kerasrl_pg.checks import Setting, check_flag, check_number, check_whole
 from kerasrl_pg.envs.compiled import CompiledEnv
+
+
+def check_baseline(name, value):
+    """Refuses what is neither None nor a baseline."""
+    if value is not None and not isinstance(value, Baseline):
+        raise TypeError(f"`{name}` must be None or one of kerasrl_pg.baselines. Received: {name}={value!r}.")
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -18,7 +24,8 @@ class REINFORCE(Agent):
     Each iteration, in the notes' words:
 
     1. collect trajectories {τ^i} with π_θ: `episodes` whole ones in each of the N environments;
-    2. ∇J(θ) = 1/m Σ_i Σ_t ∇ log π(a_t^i | s_t^i) (R_t^i - b(s_t^i)), m trajectories;
+    2. ∇J(θ) = 1/m Σ_i Σ_t ∇ log π(a_t^i | s_t^i) (R_t^i - b(s_t^i)), m trajectories, those that `horizon` cuts off
+       included;
     3. θ ← θ + α ∇J(θ).
 
     R is the whole return R^γ(τ^i) or the reward-to-go, by `estimator`. The notes print R^γ(τ_{1:t}), the rewards
@@ -28,23 +35,28 @@ class REINFORCE(Agent):
         policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`. A
             critic is built and needed only for `baselines.ValueFunction`.
         horizon: Rows of a rollout, the most steps that an environment's episodes may take together; None for
-            `episodes` times the environment's own time limit. An episode cut off by it counts as truncated.
+            `episodes` times the environment's own time limit. An episode cut off by it counts as truncated, and as a
+            trajectory.
         estimator: None for `estimators.RewardToGo()`; `WholeReturn()`, or any other where there is a critic. Without a
             critic a truncated episode's return ends with its last reward.
-        baseline: None, or one of `kerasrl_pg.baselines`.
+        baseline: None, or one of `kerasrl_pg.baselines`. An average of the rollout is that of the other episodes, since
+            one that contains the return it judges takes a part of the gradient away; it needs two of them.
         episodes: Episodes of each environment in an iteration, at least 1. 1, as in the notes' first form.
         discounted_gradient: Weigh step t of an episode by γ^t. The gradient of J has this weight (the chapter, 4.3,
             prints λ^t where γ^t is meant); False, because nearly everyone drops it (Nota and Thomas 2020, arXiv
-            1906.07073).
-        normalize_advantages: Whether advantages are standardised over the rollout. False: not in the notes.
+            1906.07073). `WholeReturn` has it already, in R^γ(τ) = Σ γ^t r_t, and refuses it.
+        normalize_advantages: Whether advantages are divided by their standard deviation over the rollout, less the mean
+            of the other episodes (as `baselines.AverageReturn`); needs two. False: not in the notes.
         entropy_coef: c_H >= 0, weight of the mean entropy per trajectory step (notes 3.5). 0.
 
+    With `ValueFunction`, policy and critic are moved by turns, each by an optimizer of its own (see `compile`).
+
     Logs: `loss`, `policy_loss` (per trajectory), `entropy` (nats), `episodes` (whole trajectories), and with a critic
-        `critic_loss`
-    (mean over the regression's steps) and `explained_variance` (before them).
+    `critic_loss` (mean over the regression's steps) and `explained_variance` (before them).
 
     Raises:
-        ValueError: If a setting is out of range, or the environment has no time limit and `horizon` is None.
+        ValueError: If a setting is out of range or contradicts another, the environment has no time limit and `horizon`
+            is None, or an average over the other episodes is asked for where there are none.
         TypeError: If `baseline` is no baseline.
 
     >>> agent = REINFORCE(episodes=2, horizon=100, seed=0)
@@ -53,6 +65,12 @@ class REINFORCE(Agent):
     >>> history.history["episodes"]
     [2.0]
     """
+
+    baseline = Setting(check_baseline)
+    episodes = Setting(check_whole)
+    discounted_gradient = Setting(check_flag)
+    normalize_advantages = Setting(check_flag)
+    entropy_coef = Setting(check_number, 0.0, schedule=True)
 
     def __init__(
         self,
@@ -69,23 +87,52 @@ class REINFORCE(Agent):
         **kwargs,
     ):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.RewardToGo(), **kwargs)
-        check_whole("episodes", episodes)
-        check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
-        if baseline is not None and not isinstance(baseline, Baseline):
-            raise TypeError(f"`baseline` must be None or one of kerasrl_pg.baselines. Received: baseline={baseline!r}.")
         self.baseline = baseline
-        self.needs_critic = baseline is not None and baseline.needs_critic
-        if not self.needs_critic and not isinstance(self.estimator, (estimators.RewardToGo, estimators.WholeReturn)):
-            raise ValueError(
-                "`estimator` must be RewardToGo() or WholeReturn() without a critic. "
-                f"Received: estimator={self.estimator!r}, baseline={baseline!r}. Add baseline=ValueFunction()."
-            )
-        check_flag("discounted_gradient", discounted_gradient)
-        check_flag("normalize_advantages", normalize_advantages)
         self.episodes = episodes
         self.discounted_gradient = discounted_gradient
         self.normalize_advantages = normalize_advantages
         self.entropy_coef = entropy_coef
+
+    @property
+    def needs_critic(self):
+        return self.baseline is not None and self.baseline.needs_critic
+
+    @property
+    def alternates(self):
+        return self.needs_critic
+
+    def check_settings(self):
+        super().check_settings()
+        if not self.needs_critic and not isinstance(self.estimator, (estimators.RewardToGo, estimators.WholeReturn)):
+            raise ValueError(
+                "`estimator` must be RewardToGo() or WholeReturn() without a critic. "
+                f"Received: estimator={self.estimator!r}, baseline={self.baseline!r}. Add baseline=ValueFunction()."
+            )
+        if self.discounted_gradient and isinstance(self.estimator, estimators.WholeReturn):
+            raise ValueError(
+                "`discounted_gradient` must be False with WholeReturn(), since R^γ(τ) carries γ^t already and would be "
+                "weighed by γ^2t. Received: discounted_gradient=True. Leave it out: the gradient is the discounted one."
+            )
+        if self.head is not None and self.needs_critic != (self.critic is not None):
+            raise ValueError(
+                f"`baseline` must {'not ' if self.critic is None else ''}be a ValueFunction of an agent that was built "
+                f"{'without' if self.critic is None else 'with'} a critic. Received: baseline={self.baseline!r}. "
+                "Make a new agent with it."
+            )
+
+    def check_rollout(self, horizon, num_envs):
+        episodes = self.episodes * num_envs
+        if self.baseline is not None and episodes < self.baseline.least_episodes:
+            raise ValueError(
+                f"`baseline` {type(self.baseline).__name__} is the average of the other episodes, and needs at least "
+                f"{self.baseline.least_episodes} in a rollout, episodes x num_envs. Received: {self.episodes} x "
+                f"{num_envs}. Take more of either, or baseline=None or ValueFunction()."
+            )
+        if self.normalize_advantages and episodes < 2:
+            raise ValueError(
+                "`normalize_advantages` must be False with one episode in a rollout, since its own mean would take its "
+                f"gradient away. Received: episodes x num_envs = {self.episodes} x {num_envs}. Take more of either."
+            )
 
     @property
     def episodes_per_env(self):
@@ -116,20 +163,22 @@ class REINFORCE(Agent):
         if self.baseline is not None:
             advantages -= self.baseline(advantages, ends, rollout.valid)
         if self.normalize_advantages:
-            advantages = ops.standardize(advantages, rollout.valid)
+            # Where a baseline is an average of the others already, theirs hold the episode's own return.
+            centred = self.baseline is not None and self.baseline.least_episodes > 1
+            others = 0.0 if centred else ops.average_baseline(advantages, ends, rollout.valid)
+            advantages = ops.standardize(advantages, rollout.valid, others)
         if self.discounted_gradient:
             advantages *= ops.gradient_discount(ops.steps_in_episode(ends), self.gamma)
 
         valid = tf.cast(rollout.valid, tf.float32)
         finished = tf.cast((rollout.terminated | rollout.truncated) & rollout.valid, tf.float32)
-        # An episode that the horizon cut off is a trajectory too.
-        trajectories = tf.maximum(tf.reduce_sum(finished), 1.0)
+        trajectories = ops.count_trajectories(ends, rollout.valid)
         batch = ops.flatten_time((rollout.observations, rollout.actions, advantages, valid))
         observations, actions, advantages, valid = batch
         with tf.GradientTape() as tape:
             distribution = self.policy(observations)
             objective = ops.score_function_objective(distribution.log_prob(actions), advantages)
-            policy_loss = -tf.reduce_sum(valid * objective) / trajectories
+            policy_loss = -tf.math.divide_no_nan(tf.reduce_sum(valid * objective), trajectories)
             entropy = ops.masked_mean(distribution.entropy(), valid > 0)
             loss = policy_loss - self.scheduled(self.entropy_coef) * entropy
             loss += self.regularization(self.policy.trainable_variables)
@@ -155,16 +204,6 @@ class REINFORCE(Agent):
             lambda step, _: step < steps, body, (tf.constant(0), tf.constant(0.0)), maximum_iterations=steps
         )
         return total / steps
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "baseline": self.baseline and keras.saving.serialize_keras_object(self.baseline),
-            "episodes": self.episodes,
-            "discounted_gradient": self.discounted_gradient,
-            "normalize_advantages": self.normalize_advantages,
-            "entropy_coef": serialize_coefficient(self.entropy_coef),
-        }
 
 
 def _time_limit(vector_env):

@@ -5,101 +5,156 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exact import GAMMA, Stairs, exact_gradient, mean_update, slope, tabular
 
 import kerasrl_pg as pg
 
+TO_GO, WHOLE = pg.estimators.RewardToGo(), pg.estimators.WholeReturn()
+BASELINES = {"none": None, "average": pg.baselines.AverageReturn(), "time": pg.baselines.TimeDependent()}
 
-class TwoSteps(gym.Env):
-    """Two states, two actions, two steps; every trajectory can be listed."""
 
-    observation_space = gym.spaces.Discrete(2)
+def reinforce(**settings):
+    agent = pg.REINFORCE(tabular(), gamma=GAMMA, seed=0, **settings)
+    agent.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+    agent.bind(Stairs.observation_space, Stairs.action_space)
+    return agent
+
+
+CASES = [
+    *((credit, "none", count) for credit in ("to_go", "to_go_discounted", "whole") for count in ((1, 1), (1, 2))),
+    *((credit, name, (1, 8)) for credit in ("to_go", "to_go_discounted") for name in ("average", "time")),
+    *((credit, name, (1, 2)) for credit in ("to_go", "whole") for name in ("average", "time")),
+    *((credit, name, (2, 1)) for credit in ("to_go", "whole") for name in ("average", "time")),
+]
+
+
+@pytest.mark.parametrize(("credit", "baseline", "count"), CASES)
+def test_the_mean_update_is_the_exact_gradient(credit, baseline, count):
+    """Over all that can happen, with trajectories of one, two and three steps: no sampling, no interval."""
+    episodes, num_envs = count
+    agent = reinforce(
+        estimator=WHOLE if credit == "whole" else TO_GO,
+        baseline=BASELINES[baseline],
+        discounted_gradient=credit == "to_go_discounted",
+        episodes=episodes,
+    )
+    # Σ_t ∇log π R(τ) = Σ_t γ^t ∇log π R_t in the mean: what came before the action has mean zero.
+    exact = exact_gradient(weighed=credit != "to_go")
+    factor, rest = slope(mean_update(agent, episodes, num_envs), exact)
+    assert factor == pytest.approx(1.0, abs=1e-4) and rest < 1e-4
+    assert slope(exact_gradient(True), exact_gradient(False))[1] > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("episodes", "num_envs"), [(1, 2), (2, 1), (1, 8)])
+@pytest.mark.parametrize("baseline", ["average", "time"])
+def test_the_mean_of_fitted_updates_is_the_exact_gradient(baseline, episodes, num_envs):
+    """As above by `fit`, within the interval of 4,000 updates."""
+    agent = reinforce(baseline=BASELINES[baseline], episodes=episodes, horizon=3 * episodes)
+    kernel, updates = agent.head.dense.kernel, []
+    start = kernel.numpy()
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            updates.append((kernel.numpy() - start)[:3])
+            kernel.assign(start)
+
+    agent.fit(Stairs, epochs=1, steps_per_epoch=4000, num_envs=num_envs, callbacks=[Record()], verbose=0)
+    exact = exact_gradient(weighed=False)
+    slopes = np.array([slope(update, exact)[0] for update in updates])
+    assert abs(slopes.mean() - 1.0) < 3.5 * slopes.std() / np.sqrt(len(slopes)) < 0.2
+
+
+@pytest.mark.parametrize("baseline", [pg.baselines.AverageReturn(), pg.baselines.TimeDependent()])
+def test_an_average_over_other_episodes_is_refused_where_there_are_none(baseline):
+    agent = pg.REINFORCE(tabular(), baseline=baseline, horizon=3)
+    agent.compile("sgd")
+    with pytest.raises(ValueError, match="is the average of the other episodes, and needs .* 2 .*Received: 1 x 1"):
+        agent.fit(Stairs, epochs=1, steps_per_epoch=1, verbose=0)
+    agent.fit(Stairs, epochs=1, steps_per_epoch=1, num_envs=2, verbose=0)
+
+
+def test_one_episode_is_not_standardised_by_itself():
+    agent = pg.REINFORCE(tabular(), estimator=WHOLE, normalize_advantages=True, horizon=3)
+    agent.compile("sgd")
+    with pytest.raises(ValueError, match="`normalize_advantages` must be False with one episode"):
+        agent.fit(Stairs, epochs=1, steps_per_epoch=1, verbose=0)
+
+
+def test_standardising_subtracts_the_mean_of_the_other_episodes():
+    """What is divided by the deviation of its batch is, times that deviation, the exact gradient."""
+    agent = reinforce(estimator=WHOLE, normalize_advantages=True)
+
+    def deviation(data):
+        no = tf.zeros_like(data.rewards)
+        ends = pg.ops.episode_ends(data.terminated, data.truncated, data.valid)
+        returns = pg.ops.whole_returns(data.rewards, no, data.terminated, ends, GAMMA)
+        return returns.numpy()[data.valid.numpy()].std()
+
+    factor, rest = slope(mean_update(agent, 1, 8, deviation), exact_gradient(True))
+    assert factor == pytest.approx(1.0, abs=2e-3) and rest < 2e-3
+
+
+def test_the_whole_return_is_not_discounted_twice():
+    with pytest.raises(ValueError, match="`discounted_gradient` must be False with WholeReturn"):
+        pg.REINFORCE(estimator=WHOLE, discounted_gradient=True)
+    agent = pg.REINFORCE(discounted_gradient=True)
+    with pytest.raises(ValueError, match="`discounted_gradient` must be False with WholeReturn"):
+        agent.estimator = WHOLE
+    assert agent.estimator == TO_GO
+
+
+class Clock(gym.Env):
+    """Eight steps of reward 1, whatever is done."""
+
+    observation_space = gym.spaces.Discrete(4)
     action_space = gym.spaces.Discrete(2)
-    rewards = np.array([[0.0, 1.0], [3.0, -1.0]])
+
+    def __init__(self, terminated_at):
+        self.end = terminated_at
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.time = self.state = 0
+        self.time = 0
         return 0, {}
 
     def step(self, action):
-        reward = self.rewards[self.state, action]
-        self.state = int(action)
         self.time += 1
-        return self.state, float(reward), self.time == 2, False, {}
+        return 0, 1.0, self.time == self.end, False, {}
 
 
-def tabular(logits):
-    """A softmax policy with one logit for each state and action (chapter 4.5)."""
-    inputs = keras.Input((), dtype="int32")
-    head = pg.heads.Categorical(2)
-    policy = keras.Model(inputs, head(keras.ops.one_hot(inputs, 2)))
-    head.dense.kernel.assign(logits)
-    return policy
+@pytest.mark.parametrize("ends", [[5] * 8, [8] * 8, [5, 8] * 4], ids=["ended", "cut", "both"])
+def test_a_trajectory_that_the_horizon_cuts_is_a_trajectory(ends):
+    """The loss is per trajectory, -log π Σ_t R_t of five steps, whether they end there or are cut there."""
+    makers = iter(ends)
+    agent = pg.REINFORCE(tabular(), horizon=5, gamma=1.0, seed=0)
+    agent.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    agent.bind(Clock.observation_space, Clock.action_space)
+    agent.head.dense.kernel.assign(np.zeros((4, 2), np.float32))
+    history = agent.fit(lambda: Clock(next(makers)), epochs=1, steps_per_epoch=1, num_envs=8, verbose=0).history
+    assert history["policy_loss"][0] == pytest.approx(np.log(2) * (5 + 4 + 3 + 2 + 1), rel=1e-5)
+    assert history["episodes"] == [float(ends.count(5))]
 
 
-def exact_gradient(logits, gamma, discounted):
-    """∇ of Σ_τ p(τ) log p(τ)-weighted returns by listing all trajectories; `discounted` keeps γ^t."""
-    gradient = np.zeros_like(logits)
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    for first in (0, 1):
-        for second in (0, 1):
-            p = probabilities[0, first] * probabilities[first, second]
-            rewards = TwoSteps.rewards[0, first], TwoSteps.rewards[first, second]
-            to_go = rewards[0] + gamma * rewards[1], rewards[1]
-            for t, (state, action) in enumerate(((0, first), (first, second))):
-                score = -probabilities[state]
-                score[action] += 1.0
-                gradient[state] += p * score * to_go[t] * (gamma**t if discounted else 1.0)
-    return gradient
+def test_two_cut_pieces_of_one_environment_are_two_trajectories(walk):
+    """Where an environment has ended one episode and is cut in its second."""
+    agent = pg.REINFORCE(tabular(), horizon=7, episodes=2, gamma=1.0, seed=0)
+    agent.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    agent.bind(Clock.observation_space, Clock.action_space)
+    agent.head.dense.kernel.assign(np.zeros((4, 2), np.float32))
+    history = agent.fit(lambda: Clock(5), epochs=1, steps_per_epoch=1, num_envs=1, verbose=0).history
+    assert history["policy_loss"][0] == pytest.approx(np.log(2) * (15 + 3) / 2, rel=1e-5)
 
 
-TO_GO, WHOLE = pg.estimators.RewardToGo(), pg.estimators.WholeReturn()
-
-
-@pytest.mark.parametrize(
-    ("estimator", "baseline", "discounted"),
-    [
-        *((TO_GO, baseline, discounted) for baseline in (None, "average", "time") for discounted in (True, False)),
-        # The whole return carries γ^t itself.
-        (WHOLE, None, False),
-    ],
-)
-def test_gradient_is_the_exact_one_in_the_mean(estimator, baseline, discounted):
-    baseline = {None: None, "average": pg.baselines.AverageReturn(), "time": pg.baselines.TimeDependent()}[baseline]
-    logits = np.array([[0.2, -0.3], [0.5, 0.1]], np.float32)
-    gamma = 0.5
-    agent = pg.REINFORCE(
-        tabular(logits),
-        estimator=estimator,
-        baseline=baseline,
-        discounted_gradient=discounted,
-        gamma=gamma,
-        episodes=1000,
-        horizon=2000,
-        seed=0,
-    )
-    agent.compile(keras.optimizers.SGD(1.0), jit_compile=False)
-    agent.fit(TwoSteps, epochs=1, steps_per_epoch=1, num_envs=8, verbose=0)
-    estimate = agent.head.dense.kernel.numpy() - logits
-    # Σ_t ∇log π R(τ) = Σ_t γ^t ∇log π R_t in the mean: what came before the action has mean zero.
-    exact = exact_gradient(logits, gamma, discounted or isinstance(estimator, pg.estimators.WholeReturn))
-    np.testing.assert_allclose(estimate, exact, atol=0.06)
-    assert np.abs(exact_gradient(logits, gamma, True) - exact_gradient(logits, gamma, False)).max() > 0.15
-
-
-def test_baselines_lower_the_variance_and_not_the_mean():
-    """Notes 3.3: Var[∇log π (R - b)] <= Var[∇log π R], over one-episode gradients."""
+def test_baselines_lower_the_variance():
+    """Notes 3.3: Var[∇log π (R - b)] <= Var[∇log π R], over updates of eight episodes."""
     rng = np.random.default_rng(0)
-    probabilities, returns = np.array([0.6, 0.4]), np.array([10.0, 11.0])
-    actions = rng.choice(2, p=probabilities, size=4000)
-    scores = np.eye(2)[actions] - probabilities
-    plain = scores * returns[actions][:, None]
-    rollout = tf.constant(returns[actions][None], tf.float32)
-    valid, ends = tf.ones_like(rollout, tf.bool), tf.ones_like(rollout, tf.bool)
-    baseline = pg.baselines.AverageReturn()(rollout, ends, valid).numpy()[0]
-    centred = scores * (returns[actions] - baseline)[:, None]
-    np.testing.assert_allclose(plain.mean(0), centred.mean(0), atol=0.25)
-    assert centred.var(0).max() < 0.01 * plain.var(0).max()
+    returns = rng.choice([10.0, 11.0], p=[0.6, 0.4], size=(1, 4000)).astype("float32")
+    scores = np.where(returns == 10.0, 0.4, -0.6)
+    everywhere = np.ones_like(returns, bool)
+    for baseline in (pg.baselines.AverageReturn(), pg.baselines.TimeDependent()):
+        centred = returns - baseline(returns, everywhere, everywhere).numpy()
+        assert (scores * centred).var() < 0.01 * (scores * returns).var()
 
 
 def test_rollouts_are_whole_episodes_and_padding_does_not_count(walk):
@@ -136,11 +191,80 @@ def test_value_baseline_learns_the_returns(walk):
     np.testing.assert_allclose(agent.critic(np.arange(5)).mean()[1:4], [0.25, 0.5, 0.75], atol=0.1)
 
 
+def with_values(optimizer, critic_optimizer=None, shared=False):
+    networks = pg.Networks((8,), shared=shared)
+    agent = pg.REINFORCE(baseline=pg.baselines.ValueFunction(3), networks=networks, episodes=2, seed=0)
+    agent.compile(optimizer, critic_optimizer, jit_compile=False)
+    return agent
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_each_network_s_updates_count_for_themselves(shared, walk):
+    """Under a constant gradient Adam's step is the learning rate, however often the critic is moved between."""
+    agent = with_values(keras.optimizers.Adam(0.1), shared=shared)
+    agent.bind(gym.spaces.Discrete(5), gym.spaces.Discrete(2))
+    weight, steps = agent.head.dense.bias, []
+    for _ in range(30):
+        before = weight.numpy()
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(weight.value)
+        agent.apply_policy_gradients(tape, loss)
+        steps.append(float((before - weight.numpy())[0]))
+        for _ in range(3):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(agent.critic_head.dense.bias.value)
+            agent.apply_critic_gradients(tape, loss)
+    np.testing.assert_allclose(steps, 0.1, rtol=1e-4)
+    assert int(agent.optimizer.iterations) == 30 and int(agent.critic_optimizer.iterations) == 90
+
+
+def test_one_optimizer_is_two_of_the_same_settings(walk, tmp_path):
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.05, 4, 0.0)
+
+    def optimizer():
+        return keras.optimizers.Adam(schedule, global_clipnorm=0.5)
+
+    agents = [with_values(optimizer()), with_values(optimizer(), optimizer())]
+    for agent in agents:
+        agent.fit(walk, epochs=1, steps_per_epoch=3, verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(*(agent.get_weights() for agent in agents), strict=True))
+    # A decay over four updates is not spent after one, of three critic's steps.
+    assert float(agents[0].optimizer.learning_rate) == pytest.approx(0.05 / 4)
+    agents[0].save(tmp_path / "agent.keras")
+    loaded = keras.models.load_model(tmp_path / "agent.keras")
+    for name in ("optimizer", "critic_optimizer"):
+        mine, theirs = getattr(agents[0], name).variables, getattr(loaded, name).variables
+        assert all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True)) and len(mine) > 2
+
+
+def test_accumulated_gradients_are_the_policy_s_own(walk):
+    agent = with_values(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    agent.bind(gym.spaces.Discrete(5), gym.spaces.Discrete(2))
+    before = agent.policy.get_weights()
+    moved = []
+    for _ in range(4):
+        agent.fit(walk, epochs=1, steps_per_epoch=1, num_envs=4, verbose=0)
+        after = agent.policy.get_weights()
+        moved.append(any((a != b).any() for a, b in zip(before, after, strict=True)))
+        before = after
+    assert moved == [False, True, False, True]
+
+
+def test_a_method_that_moves_the_critic_alone_needs_an_optimizer_for_it(walk):
+    class Forgetful(pg.REINFORCE):
+        alternates = False
+
+    agent = Forgetful(baseline=pg.baselines.ValueFunction(1), networks=pg.Networks((8,)), seed=0)
+    agent.compile("sgd", jit_compile=False)
+    with pytest.raises(ValueError, match="`alternates` must be True of Forgetful"):
+        agent.fit(walk, epochs=1, steps_per_epoch=1, verbose=0)
+
+
 def test_no_time_limit_and_no_horizon_is_refused():
     agent = pg.REINFORCE()
     agent.compile()
     with pytest.raises(ValueError, match="`horizon` must be given for an environment without a time limit"):
-        agent.fit(TwoSteps, epochs=1, steps_per_epoch=1, verbose=0)
+        agent.fit(Stairs, epochs=1, steps_per_epoch=1, verbose=0)
 
 
 def test_without_critic_there_is_none(walk):
