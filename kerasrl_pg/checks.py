@@ -47,6 +47,20 @@ def check_whole(name, value, at_least=1, at_most=float("inf"), optional=False):
         )
 
 
+def check_choice(name, value, choices):
+    """Refuses `value` unless it is one of `choices`.
+
+    >>> check_choice("normalize_advantages", "rollout", ("minibatch", "batch", False))
+    Traceback (most recent call last):
+    ...
+    ValueError: `normalize_advantages` must be 'minibatch', 'batch' or False. Received: normalize_advantages='rollout'.
+    """
+    # By kind as well, since 0 == False.
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        *most, last = map(repr, choices)
+        raise ValueError(f"`{name}` must be {', '.join(most)} or {last}. Received: {name}={value!r}.")
+
+
 def check_flag(name, value):
     """Refuses `value` unless it is True or False.
 
@@ -59,11 +73,79 @@ def check_flag(name, value):
         raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}.")
 
 
+class Setting:
+    """An attribute that is checked whenever it is set, and belongs to its object's `get_config`.
+
+    What is set after the object was made (when it has `_constructed`) must also suit the other settings, as the
+    object's `check_settings()` says; otherwise the former value stays.
+
+    Args:
+        check: Function of a name and a value, and of the rest here, that refuses wrong values.
+        *bounds, **how: Its further arguments.
+        fixed: Whether the setting means nothing after construction, and is refused then.
+
+    >>> class Method:
+    ...     gamma = Setting(check_number, 0.0, 1.0)
+    >>> method = Method()
+    >>> method.gamma = 7.0
+    Traceback (most recent call last):
+    ...
+    ValueError: `gamma` must be a number in [0.0, 1.0]. Received: gamma=7.0.
+    """
+
+    def __init__(self, check, *bounds, fixed=False, **how):
+        self._check, self._bounds, self._how, self._fixed = check, bounds, how, fixed
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, holder, owner=None):
+        if holder is None:
+            return self
+        if self.name not in vars(holder):
+            raise AttributeError(f"`{self.name}` is not set yet.")
+        return vars(holder)[self.name]
+
+    def __set__(self, holder, value):
+        self._check(self.name, value, *self._bounds, **self._how)
+        values = vars(holder)
+        if not values.get("_constructed"):
+            values[self.name] = value
+            return
+        old = values[self.name]
+        if self._fixed:
+            raise ValueError(
+                f"`{self.name}` must be given when {type(holder).__name__} is made, and does nothing later. "
+                f"Received: {self.name}={value!r}, after {old!r}."
+            )
+        values[self.name] = value
+        try:
+            holder.check_settings()
+        except Exception:
+            values[self.name] = old
+            raise
+
+
+def settings(kind):
+    """The names of a class's `Setting`s, its bases' included."""
+    return [name for c in reversed(kind.__mro__) for name, value in vars(c).items() if isinstance(value, Setting)]
+
+
 def arguments(root, kind):
     """Names of the arguments that the `__init__`s of the class `kind` up to `root` take together."""
     classes = [c for c in kind.__mro__[: kind.__mro__.index(root) + 1] if "__init__" in vars(c)]
     parameters = [p for c in classes for p in list(inspect.signature(c.__init__).parameters.values())[1:]]
     return list(dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)))
+
+
+def misspelt(name, known):
+    """The one of the names `known` that `name` may be a misspelling of, or None.
+
+    >>> misspelt("entropy_coeff", ["gamma", "entropy_coef"])
+    'entropy_coef'
+    """
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)  # ours: one wrong letter in five
+    return close[0] if close else None
 
 
 def check_known(root, kind, unknown, hints=None):
@@ -85,14 +167,30 @@ def check_known(root, kind, unknown, hints=None):
     if not unknown:
         return
     name, known = next(iter(unknown)), arguments(root, kind)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-    hint = (hints or {}).get(name) or (f"Did you mean `{close[0]}`?" if close else "")
+    meant = misspelt(name, known)
+    hint = (hints or {}).get(name) or (f"Did you mean `{meant}`?" if meant else "")
     sentences = f"`{kind.__name__}` has no argument `{name}`.", hint, f"Its arguments are {', '.join(known)}."
     raise TypeError(" ".join(filter(None, sentences)))
 
 
-def serialize_coefficient(coefficient):
-    """A number as it is, a Keras schedule as its configuration."""
-    if isinstance(coefficient, Schedule):
-        return keras.saving.serialize_keras_object(coefficient)
-    return coefficient
+def check_standardizable(rows, name, value):
+    """Refuses to standardise one advantage alone, which gives 0 and no gradient.
+
+    >>> check_standardizable(1, "normalize_advantages", True)
+    Traceback (most recent call last):
+    ...
+    ValueError: `normalize_advantages` must be False where there is one advantage at a time, which standardised is 0 \
+and teaches nothing. Received: normalize_advantages=True. Take more rows, or set it to False.
+    """
+    if rows == 1 and value is not False:
+        raise ValueError(
+            f"`{name}` must be False where there is one advantage at a time, which standardised is 0 and teaches "
+            f"nothing. Received: {name}={value!r}. Take more rows, or set it to False."
+        )
+
+
+def serialize(value):
+    """A setting as plain JSON: a number as it is, a schedule or an estimator as its configuration."""
+    if hasattr(value, "get_config"):
+        return keras.saving.serialize_keras_object(value)
+    return value.item() if isinstance(value, np.generic) else value

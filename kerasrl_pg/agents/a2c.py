@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.checks import check_flag, check_number, check_whole, serialize_coefficient
+from kerasrl_pg.checks import Setting, check_flag, check_number, check_standardizable, check_whole
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -35,7 +35,7 @@ class A2C(Agent):
         `explained_variance`.
 
     Raises:
-        ValueError: If a setting is out of range.
+        ValueError: If a setting is out of range, or `normalize_advantages` has one row a rollout to standardise.
 
     >>> agent = A2C(seed=0)
     >>> agent.compile()
@@ -43,6 +43,11 @@ class A2C(Agent):
     >>> int(agent.iterations.numpy())
     2
     """
+
+    horizon = Setting(check_whole)
+    value_coef = Setting(check_number, 0.0, schedule=True)
+    entropy_coef = Setting(check_number, 0.0, schedule=True)
+    normalize_advantages = Setting(check_flag)
 
     def __init__(
         self,
@@ -57,10 +62,6 @@ class A2C(Agent):
         **kwargs,
     ):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(1.0), **kwargs)
-        check_whole("horizon", horizon)
-        check_number("value_coef", value_coef, 0.0, schedule=True)
-        check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
-        check_flag("normalize_advantages", normalize_advantages)
         self.value_coef = value_coef
         self.entropy_coef = entropy_coef
         self.normalize_advantages = normalize_advantages
@@ -68,6 +69,9 @@ class A2C(Agent):
     def default_optimizer(self):
         """RMSprop of OpenAI Baselines' A2C: 7e-4, decay 0.99, ε 1e-5 inside the root, joint gradient norm 0.5."""
         return keras.optimizers.RMSprop(7e-4, rho=0.99, epsilon=1e-5, global_clipnorm=0.5)
+
+    def check_rollout(self, horizon, num_envs):
+        check_standardizable(horizon * num_envs, "normalize_advantages", self.normalize_advantages)
 
     def train_step(self, rollout):
         """Estimates advantages, then takes the class's step 3."""
@@ -95,12 +99,4 @@ class A2C(Agent):
             "critic_loss": critic_loss,
             "entropy": entropy,
             "explained_variance": ops.explained_variance(values, returns, rollout.valid),
-        }
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "value_coef": serialize_coefficient(self.value_coef),
-            "entropy_coef": serialize_coefficient(self.entropy_coef),
-            "normalize_advantages": self.normalize_advantages,
         }

@@ -13,7 +13,18 @@ import tensorflow as tf
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.training import CompiledTraining, HostTraining
 from kerasrl_pg.callbacks import Budget, Progress
-from kerasrl_pg.checks import Schedule, arguments, check_flag, check_known, check_number, check_whole
+from kerasrl_pg.checks import (
+    Schedule,
+    Setting,
+    arguments,
+    check_flag,
+    check_known,
+    check_number,
+    check_whole,
+    misspelt,
+    serialize,
+    settings,
+)
 from kerasrl_pg.envs.adapter import CompiledVectorEnv
 from kerasrl_pg.envs.compiled import CompiledEnv
 from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_from_config, space_to_config
@@ -43,13 +54,34 @@ class _Runtime:
         self.stop_training = self.epoch_is_over = False
 
 
-class Agent(keras.Model):
+class _AgentType(type(keras.Model)):
+    """Settings are checked together when an agent is whole, and one by one from then on."""
+
+    def __call__(cls, *args, **kwargs):
+        agent = super().__call__(*args, **kwargs)
+        agent.check_settings()
+        agent._constructed = True
+        return agent
+
+
+def check_estimator(name, value):
+    """Refuses what is no advantage estimator."""
+    if not isinstance(value, estimators.Estimator):
+        raise TypeError(
+            f"`{name}` must be one of kerasrl_pg.estimators, such as GAE(0.95). Received: {name}={value!r}."
+        )
+
+
+class Agent(keras.Model, metaclass=_AgentType):
     """Base of all agents: build, compile, fit, evaluate, act, save, export.
 
     A method subclasses it and writes `train_step(rollout)`, which becomes one compiled TensorFlow function. Networks
     are built when the agent first sees an environment, from its spaces, or are the user's own. What their weights'
     regularizers say is added to the loss (subtracted from what a conservative step ascends). A setting changed between
-    two fits, as `agent.entropy_coef = 0.0`, holds from the next one on.
+    two fits, as `agent.entropy_coef = 0.0`, is checked like the constructor's, and holds from the next one on.
+
+    A setting of a method's own is a class attribute `Setting(check, ...)`, and is set in the constructor. What settings
+    must be to each other stands in `check_settings`.
 
     Args:
         policy: None, or your own Keras model: observations [B, ...] to a distribution, its last layer a head of
@@ -65,7 +97,9 @@ class Agent(keras.Model):
         estimator: How advantages are estimated, one of `kerasrl_pg.estimators`.
         reward_scaling: Divide rewards by the standard deviation of the running discounted return (see `RewardScaling`).
         reward_clip: Clip (scaled) rewards to [-reward_clip, reward_clip]; positive, or None.
-        anneal_learning_rate: Lower the learning rate linearly to 0 over a fit (Engstrom et al. 2020, A.1).
+        anneal_learning_rate: Multiply the learning rate by what falls linearly from 1 to 0 over a fit (Engstrom et al.
+            2020, A.1). `optimizer.learning_rate` itself stays, so that what you or a callback such as
+            `LearningRateScheduler` set it to is what is annealed.
         seed: Whole number: initial weights, actions, minibatches and, unless `fit` gets its own, the environments.
             None draws one from Python's `random`, which `keras.utils.set_random_seed` seeds.
         name: Keras's.
@@ -76,6 +110,14 @@ class Agent(keras.Model):
     """
 
     needs_critic = True
+    alternates = False  # Whether the method descends policy and critic by turns, so that each needs its own optimizer.
+
+    gamma = Setting(check_number, 0.0, 1.0)
+    horizon = Setting(check_whole, optional=True)
+    estimator = Setting(check_estimator)
+    reward_clip = Setting(check_number, 0.0, exclusive=True, optional=True)
+    anneal_learning_rate = Setting(check_flag)
+    seed = Setting(check_whole, at_least=0, at_most=2**31 - 1)
 
     def __init__(
         self,
@@ -96,17 +138,7 @@ class Agent(keras.Model):
         super().__init__(name=name)
         belongs = "It belongs to the Keras optimizer given to `compile`."
         check_known(Agent, type(self), unknown, {"learning_rate": belongs, "optimizer": "Give it to `compile`."})
-        check_number("gamma", gamma, 0.0, 1.0)
-        check_whole("horizon", horizon, optional=True)
-        check_whole("seed", seed, at_least=0, at_most=2**31 - 1, optional=True)
         check_flag("reward_scaling", reward_scaling)
-        check_number("reward_clip", reward_clip, 0.0, exclusive=True, optional=True)
-        check_flag("anneal_learning_rate", anneal_learning_rate)
-        if not isinstance(estimator, estimators.Estimator):
-            raise TypeError(
-                "`estimator` must be one of kerasrl_pg.estimators, such as GAE(0.95). "
-                f"Received: estimator={estimator!r}."
-            )
         for argument, model in {"policy": policy, "critic": critic}.items():
             if model is not None and not isinstance(model, keras.Layer):
                 raise TypeError(
@@ -129,7 +161,7 @@ class Agent(keras.Model):
         self.estimator = estimator
         self.reward_clip = reward_clip
         self.anneal_learning_rate = anneal_learning_rate
-        self.seed = random.randrange(2**31) if seed is None else int(seed)
+        self.seed = random.randrange(2**31) if seed is None else seed
         self._networks = networks or Networks()
         self._own_networks = policy is None
         self._runtime = _Runtime()
@@ -138,6 +170,7 @@ class Agent(keras.Model):
         self.shared_model = None
         self.reward_scaling = RewardScaling(gamma, reward_clip) if reward_scaling else None
         self.critic_optimizer = None
+        self._unannealed_learning_rates = None
         # Random state and counters are weights, so that every checkpoint holds them.
         self.random_state = self.add_weight(
             name="random_state", shape=(2,), dtype="int32", trainable=False, initializer="zeros"
@@ -153,6 +186,32 @@ class Agent(keras.Model):
         self.progress = self.add_weight(
             name="progress", shape=(2,), dtype="int64", trainable=False, initializer="zeros"
         )
+
+    def __setattr__(self, name, value):
+        if vars(self).get("_constructed") and not hasattr(self, name):
+            meant = misspelt(name, arguments(Agent, type(self)))
+            if meant is not None:
+                raise AttributeError(
+                    f"`{type(self).__name__}` has no setting `{name}`. Did you mean `{meant}`? "
+                    f"Received: {name}={value!r}."
+                )
+        if name in ("policy", "critic") and vars(self).get("_constructed") and getattr(self, name) is not value:
+            raise ValueError(
+                f"`{name}` must be given when {type(self).__name__} is made, since heads, optimizers and programs "
+                f"belong to it. Received: {name}={value!r}. Make a new agent with it."
+            )
+        super().__setattr__(name, value)
+
+    def check_settings(self):
+        """Refuses settings that contradict each other, or the networks where they are built; a method adds its own.
+
+        Called when an agent was made, when it is built, and for every setting that is changed.
+
+        Raises:
+            ValueError: As said.
+        """
+        for optimizer in self._optimizers():
+            _check_annealing(self, optimizer)
 
     # Building
 
@@ -181,15 +240,26 @@ class Agent(keras.Model):
             check_same_space(argument, runtime.action_space, action_space, bounds=True)
             return
         spec = ObservationSpec(observation_space)
-        policy, critic = self.policy, self.critic
+        policy, critic = given = self.policy, self.critic
         if policy is None:
             policy, critic = self._networks.build(observation_space, action_space, self.seed)
         networks = adopt(policy, critic, spec, action_space, self.needs_critic)
-        self.policy, self.critic, self.shared_model = networks.policy, networks.critic, networks.shared
+        self._take_networks(networks.policy, networks.critic, networks.shared)
         runtime.spec, runtime.head, runtime.critic_head = spec, networks.head, networks.critic_head
         runtime.observation_space, runtime.action_space = observation_space, action_space
+        try:
+            self.check_settings()
+            self._build_optimizers()
+        except Exception:  # Or the next call would take the agent for built, and check nothing.
+            self._take_networks(*given)
+            runtime.spec = runtime.head = runtime.critic_head = None
+            raise
         self.built = True
-        self._build_optimizers()
+
+    def _take_networks(self, policy, critic, shared=None):
+        constructed, self._constructed = vars(self).get("_constructed", False), False
+        self.policy, self.critic, self.shared_model = policy, critic, shared
+        self._constructed = constructed
 
     @property
     def head(self):
@@ -223,7 +293,9 @@ class Agent(keras.Model):
             optimizer: Any Keras optimizer without `use_ema`, with any schedule and clipping; None for the method's
                 `default_optimizer()`.
             critic_optimizer: An optimizer for the critic's own weights; None for one optimizer over both networks
-                jointly (a `global_clipnorm` then clips their joint gradient).
+                jointly (a `global_clipnorm` then clips their joint gradient). Where the method moves them by turns, as
+                REINFORCE does, None is a second `optimizer` of the same settings, whose steps, bias corrections and
+                schedule count the critic's updates alone.
             jit_compile: Whether to compile `train_step` with XLA. "auto": yes, but not for convolutions on CPU, where
                 XLA was measured twice as slow.
             run_eagerly: Run everything in Python, for debugging.
@@ -241,12 +313,13 @@ class Agent(keras.Model):
             raise ValueError(
                 f"`critic_optimizer` must be left out, since {self!r} has no critic. Received: {critic_optimizer!r}."
             )
-        if self.anneal_learning_rate and isinstance(optimizer._learning_rate, Schedule):
-            raise ValueError(
-                "`anneal_learning_rate` must be False with an optimizer that has a schedule of its own. "
-                f"Received: anneal_learning_rate=True, learning_rate={optimizer._learning_rate!r}."
-            )
         for each in filter(None, (optimizer, critic_optimizer)):
+            _check_annealing(self, each)
+            if each.built and not any(each is mine for mine in self._optimizers()):
+                raise ValueError(
+                    "`optimizer` must be a fresh one, since its memory belongs to the weights that it was built for. "
+                    f"Received: {each!r}, which moves another agent's. Make one for each agent."
+                )
             if getattr(each, "inner_optimizer", each).use_ema:
                 raise ValueError(
                     "`optimizer` must have `use_ema=False`, since Keras would write its averages over the weights of "
@@ -257,10 +330,13 @@ class Agent(keras.Model):
         # Keras's own loop counts executions, and knows nothing of what is in them.
         super().compile(optimizer=optimizer, jit_compile=False, run_eagerly=run_eagerly)
         self._runtime.programs.clear()  # They hold the former optimizer.
+        if critic_optimizer is None and self.alternates:
+            # One optimizer would count the steps of both in its bias corrections, schedule and accumulation.
+            critic_optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
         self.critic_optimizer = critic_optimizer
         self._iterations_per_execution = steps_per_execution
         self._jit_setting = jit_compile
-        self._base_learning_rates = [float(o.learning_rate) for o in self._optimizers()]
+        self._compiled_learning_rates = [float(o.learning_rate) for o in self._optimizers()]
         self._build_optimizers()
 
     def default_optimizer(self):
@@ -272,7 +348,7 @@ class Agent(keras.Model):
         return keras.optimizers.Adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
 
     def _optimizers(self):
-        return [o for o in (self.optimizer, self.critic_optimizer) if o is not None]
+        return [o for o in (getattr(self, "optimizer", None), self.critic_optimizer) if o is not None]
 
     def _build_optimizers(self):
         # Built at once, because Keras loads only the variables of built optimizers.
@@ -280,7 +356,7 @@ class Agent(keras.Model):
             return
         if self.critic_optimizer is None:
             self.optimizer.build(self.network_variables)
-        elif self.shared_model is not None:
+        elif self.shared_model is not None and not self.alternates:
             raise ValueError(
                 "`critic_optimizer` must be left out where policy and critic share layers, which both would move. "
                 f"Received: critic_optimizer={self.critic_optimizer!r}. Compile with one optimizer."
@@ -305,12 +381,18 @@ class Agent(keras.Model):
         descend(tape, loss, (self.optimizer, policy), (self.critic_optimizer, critic))
 
     def apply_policy_gradients(self, tape, loss):
-        """One step of `optimizer` in the policy alone."""
+        """One step of `optimizer` in the policy alone, of a method that `alternates`."""
         descend(tape, loss, (self.optimizer, self.policy.trainable_variables))
 
     def apply_critic_gradients(self, tape, loss):
-        """One step in the critic alone, of `critic_optimizer` if there is one, else of `optimizer`."""
-        descend(tape, loss, (self.critic_optimizer or self.optimizer, self.critic.trainable_variables))
+        """One step of `critic_optimizer` in the critic alone, of a method that `alternates`."""
+        if self.critic_optimizer is None:
+            raise ValueError(
+                f"`alternates` must be True of {type(self).__name__}, whose critic is moved alone and needs an "
+                "optimizer of its own. Received: alternates=False. Set it in the class, or compile with a "
+                "`critic_optimizer`."
+            )
+        descend(tape, loss, (self.critic_optimizer, self.critic.trainable_variables))
 
     def regularization(self, variables=None):
         """What the regularizers of these weights, policy's and critic's if left out, add to the loss."""
@@ -425,7 +507,9 @@ class Agent(keras.Model):
 
         Raises:
             ValueError: If the budget is missing, contradictory or smaller than one rollout, or the environment does
-                not fit.
+                not fit. If a weight, a log or anything else is NaN or infinite after an update: the update is undone,
+                and the sentence names the first such tensor. With Keras's `TerminateOnNaN` among the callbacks the fit
+                ends there with a warning instead.
             RuntimeError: If the environment raises.
 
         >>> import kerasrl_pg as pg
@@ -458,6 +542,7 @@ class Agent(keras.Model):
                 n, horizon = vector_env.num_envs, self.rollout_horizon(vector_env)
             self.check_rollout(horizon, n)
             self._forget_programs_of_other_settings()
+            self._restore_unannealed_learning_rates()
             budget = Budget(
                 horizon * n,
                 total_steps,
@@ -479,6 +564,7 @@ class Agent(keras.Model):
                 runtime.training = HostTraining(self, budget, verbose != 0, vector_env, horizon, seed)
             runtime.validation = validation
             callbacks = [budget, *(callbacks or [])]
+            runtime.training.ends_at_nan = any(isinstance(c, keras.callbacks.TerminateOnNaN) for c in callbacks)
             if verbose == 1 and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks):
                 callbacks.append(Progress())
             # A dummy dataset: Keras runs its loop and callbacks, and asks `train_function` for an execution. Rollouts
@@ -557,6 +643,12 @@ class Agent(keras.Model):
             programs[key] = function, names
             self.update_function = function
         return programs[key]
+
+    def _restore_unannealed_learning_rates(self):
+        if self.anneal_learning_rate and self._unannealed_learning_rates is not None:
+            for optimizer, rate in zip(self._optimizers(), self._unannealed_learning_rates, strict=True):
+                optimizer.learning_rate = rate
+        self._unannealed_learning_rates = None
 
     def _forget_programs_of_other_settings(self):
         """A program holds the settings it was traced with; what is set since, as `agent.gamma = 0.9`, needs another."""
@@ -716,7 +808,6 @@ class Agent(keras.Model):
     def get_config(self):
         """The settings, the networks and the spaces, as plain JSON."""
         runtime = self._runtime
-        serialize = keras.saving.serialize_keras_object
         policy = self.shared_model if self.shared_model is not None else self.policy
         critic = None if self.shared_model is not None else self.critic
         return {
@@ -724,13 +815,8 @@ class Agent(keras.Model):
             "policy": policy and serialize(policy),
             "critic": critic and serialize(critic),
             "networks": serialize(self._networks) if self._own_networks else None,
-            "gamma": self.gamma,
-            "horizon": self.horizon,
-            "estimator": serialize(self.estimator),
             "reward_scaling": self.reward_scaling is not None,
-            "reward_clip": self.reward_clip,
-            "anneal_learning_rate": self.anneal_learning_rate,
-            "seed": self.seed,
+            **{name: serialize(getattr(self, name)) for name in settings(type(self))},
             "observation_space": runtime.spec and space_to_config(runtime.observation_space),
             "action_space": runtime.spec and space_to_config(runtime.action_space),
         }
@@ -750,7 +836,7 @@ class Agent(keras.Model):
             return _bound(cls(policy, critic, **config), observation_space, action_space)
         agent = cls(networks=networks, **config)
         if policy is not None:
-            agent.policy, agent.critic = policy, critic
+            agent._take_networks(policy, critic)
         return _bound(agent, observation_space, action_space)
 
     def get_compile_config(self):
@@ -762,7 +848,7 @@ class Agent(keras.Model):
             "jit_compile": self._jit_setting,
             "run_eagerly": self.run_eagerly,
             "steps_per_execution": self._iterations_per_execution,
-            "base_learning_rates": self._base_learning_rates,
+            "learning_rates": self._compiled_learning_rates,
         }
 
     def compile_from_config(self, config):
@@ -771,9 +857,11 @@ class Agent(keras.Model):
             name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
             for name, value in config.items()
         }
-        base_learning_rates = config.pop("base_learning_rates")
+        compiled = config.pop("learning_rates", None)
+        # Earlier versions left the annealed rate in the optimizer, and kept here what it was annealed from.
+        self._unannealed_learning_rates = config.pop("base_learning_rates", None)
         self.compile(**config)
-        self._base_learning_rates = base_learning_rates
+        self._compiled_learning_rates = compiled or self._unannealed_learning_rates
 
     def save(self, filepath, overwrite=True, **kwargs):
         """Saves all that training needs to go on: networks, optimizer, schedules, normalisers, counters, random state.
@@ -865,6 +953,15 @@ class Agent(keras.Model):
     def spaces(self):
         """`(observation_space, action_space)` the agent was built for."""
         return self._runtime.observation_space, self._runtime.action_space
+
+
+def _check_annealing(agent, optimizer):
+    rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+    if agent.anneal_learning_rate and isinstance(rate, Schedule):
+        raise ValueError(
+            "`anneal_learning_rate` must be False with an optimizer that has a schedule of its own. "
+            f"Received: anneal_learning_rate=True, learning_rate={rate!r}."
+        )
 
 
 def _text(value):

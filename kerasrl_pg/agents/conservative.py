@@ -9,7 +9,7 @@ from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent, descend
 from kerasrl_pg.agents.divergence import divergence
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.checks import check_flag, check_number, check_whole, serialize_coefficient
+from kerasrl_pg.checks import Setting, check_flag, check_number, check_standardizable, check_whole
 
 
 class Batch(NamedTuple):
@@ -52,6 +52,12 @@ class Conservative(Agent):
         minibatch_size: M of the regression; T x N must be a multiple. 128, as there.
     """
 
+    horizon = Setting(check_whole)
+    entropy_coef = Setting(check_number, 0.0, schedule=True)
+    normalize_advantages = Setting(check_flag)
+    update_epochs = Setting(check_whole)
+    minibatch_size = Setting(check_whole)
+
     def __init__(
         self,
         policy=None,
@@ -66,19 +72,14 @@ class Conservative(Agent):
         **kwargs,
     ):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(), **kwargs)
-        check_whole("horizon", horizon)
-        check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
-        check_flag("normalize_advantages", normalize_advantages)
-        check_whole("update_epochs", update_epochs)
-        check_whole("minibatch_size", minibatch_size)
         self.entropy_coef = entropy_coef
         self.normalize_advantages = normalize_advantages
         self.update_epochs = update_epochs
         self.minibatch_size = minibatch_size
 
-    def bind(self, observation_space, action_space, argument="env"):
-        super().bind(observation_space, action_space, argument)
-        if self.critic.trainable_variables and not self.critic_variables:
+    def check_settings(self):
+        super().check_settings()
+        if self.head is not None and self.critic.trainable_variables and not self.critic_variables:
             raise ValueError(
                 "`policy` must leave the critic a layer of its own, since shared layers belong to the policy. "
                 "Received: a critic whose layers are all the policy's."
@@ -118,6 +119,7 @@ class Conservative(Agent):
 
     def check_rollout(self, horizon, num_envs):
         check_minibatch_size(self.minibatch_size, horizon, num_envs)
+        check_standardizable(horizon * num_envs, "normalize_advantages", self.normalize_advantages)
         check_trainable(policy=self.policy, critic=self.critic)
 
     # The update
@@ -207,10 +209,7 @@ class Conservative(Agent):
         }
 
     def fit_critic(self, batch):
-        """Regresses the critic on the returns; its logs, the loss a mean over minibatches.
-
-        A regression that does not end in finite weights is undone, its optimizer's memory with it.
-        """
+        """Regresses the critic on the returns; its logs, the loss a mean over minibatches."""
         variables = self.critic_variables
 
         def update(minibatch):
@@ -222,24 +221,10 @@ class Conservative(Agent):
             return {"critic_loss": critic_loss}
 
         data = batch.observations, batch.returns, batch.valid
-
-        def passes():
-            logs = for_each_minibatch(
-                update, data, ("critic_loss",), self.next_seed(), self.update_epochs, self.minibatch_size
-            )
-            return logs, logs["critic_loss"]
-
-        logs, stands = unless_finite_undone(passes, variables, self.optimizer)
-        return {"critic_loss": logs["critic_loss"], "critic_rejected": 1.0 - tf.cast(stands, tf.float32)}
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "entropy_coef": serialize_coefficient(self.entropy_coef),
-            "normalize_advantages": self.normalize_advantages,
-            "update_epochs": self.update_epochs,
-            "minibatch_size": self.minibatch_size,
-        }
+        logs = for_each_minibatch(
+            update, data, ("critic_loss",), self.next_seed(), self.update_epochs, self.minibatch_size
+        )
+        return {"critic_loss": logs["critic_loss"]}
 
 
 def check_trainable(**models):
@@ -250,24 +235,3 @@ def check_trainable(**models):
                 f"`{name}` must have weights to train. Received: {model!r}, which has none, or they are frozen. "
                 "Set `trainable = True`."
             )
-
-
-def unless_finite_undone(update, variables, *optimizers):
-    """Runs an update, and undoes it where it leaves a weight, or an optimizer's memory, that is not finite.
-
-    Args:
-        update: Function without arguments; it moves `variables` by `optimizers`, and returns `(result, witness)`, a
-            float tensor that must be finite, too.
-        variables: Keras variables.
-        optimizers: Their Keras optimizers, whose memory is undone, too.
-
-    Returns:
-        `(result, stands)`, whether the update stands a bool scalar.
-    """
-    everything = [*variables, *(variable for optimizer in optimizers for variable in optimizer.variables)]
-    old = [tf.identity(variable.value) for variable in everything]
-    result, witness = update()
-    stands = ops.all_finite(witness, *[v.value for v in everything if tf.as_dtype(v.dtype).is_floating])
-    for variable, value in zip(everything, old, strict=True):
-        variable.assign(tf.where(stands, variable.value, value))
-    return result, stands

@@ -4,7 +4,7 @@ import keras
 
 from kerasrl_pg import ops
 from kerasrl_pg.agents.conservative import Conservative
-from kerasrl_pg.checks import check_number, serialize_coefficient
+from kerasrl_pg.checks import Setting, check_number
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -33,9 +33,8 @@ class ConstrainedGradient(Conservative):
 
     Logs, after the step: `loss` (minus what the step ascends), `policy_loss` (minus the mean of π/π_old A), `entropy`
     (nats), `kl` (KL(π_old, π) by the estimator (r - 1) - log r, nats), `rejected` (1 where no step was taken, the
-    gradient being 0 or something not finite), `critic_loss` (mean over the regression's minibatches), `critic_rejected`
-    (1 where the regression led to something not finite, and was undone), `explained_variance` (of the critic before the
-    update).
+    gradient being 0 or something not finite), `critic_loss` (mean over the regression's minibatches),
+    `explained_variance` (of the critic before the update).
 
     Raises:
         ValueError: If a setting is out of range, or `minibatch_size` does not divide T x N (when `fit` knows N).
@@ -47,9 +46,10 @@ class ConstrainedGradient(Conservative):
     [0.0]
     """
 
+    max_squared_norm = Setting(check_number, 0.0, exclusive=True, schedule=True)
+
     def __init__(self, policy=None, critic=None, *, max_squared_norm=0.01, **kwargs):
         super().__init__(policy, critic, **kwargs)
-        check_number("max_squared_norm", max_squared_norm, 0.0, exclusive=True, schedule=True)
         self.max_squared_norm = max_squared_norm
 
     def policy_step(self, batch):
@@ -58,6 +58,3 @@ class ConstrainedGradient(Conservative):
         size = ops.parameter_step_size(gradient, self.scheduled(self.max_squared_norm))
         outcome, logs = self.take(size * gradient, before, batch)
         return self.logs(outcome, **logs)
-
-    def get_config(self):
-        return {**super().get_config(), "max_squared_norm": serialize_coefficient(self.max_squared_norm)}

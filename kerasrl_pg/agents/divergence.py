@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import ops
+from kerasrl_pg.checks import check_choice
 from kerasrl_pg.heads import Head
 
 
@@ -28,10 +29,9 @@ def divergence(old, new, actions, kl_estimator):
     return old.kl_divergence(new)
 
 
-def check_kl_estimator(kl_estimator):
+def check_kl_estimator(name, value):
     """Refuses, by a ValueError, what is neither "sampled" nor None."""
-    if kl_estimator not in (None, "sampled"):
-        raise ValueError(f"`kl_estimator` must be 'sampled' or None. Received: kl_estimator={kl_estimator!r}.")
+    check_choice(name, value, ("sampled", None))
 
 
 def check_kl(distribution, kl_estimator):
@@ -60,20 +60,22 @@ def check_kl(distribution, kl_estimator):
             ) from None
 
 
-def check_at_construction(policy, networks, kl_estimator):
-    """`check_kl` before any environment is seen, of what is known by then.
+def check_policy_kl(agent):
+    """`check_kl` of an agent's policy, as soon as its distributions are known.
 
-    That is a functional model, whose inputs are known, or the head layer that networks are to be built with. What else
-    there is shows its distributions only when it is built, and is checked then.
+    Before the agent is built those are known of a functional model, whose inputs are, and of the head layer that
+    networks are to be built with.
 
     Args:
-        policy: A Keras model or None.
-        networks: The agent's `Networks`.
-        kl_estimator: The agent's setting.
+        agent: An agent with the setting `kl_estimator`.
 
     Raises:
         ValueError: As `check_kl`.
     """
+    policy, networks, kl_estimator = agent.policy, agent._networks, agent.kl_estimator
+    if agent.head is not None:
+        check_kl(policy(agent.observation_spec.zeros(1)), kl_estimator)
+        return
     leaves = tf.nest.flatten(getattr(policy, "input", None))
     if all(isinstance(leaf, keras.KerasTensor) and None not in leaf.shape[1:] for leaf in leaves):
         output = policy(tf.nest.map_structure(lambda leaf: tf.zeros((1, *leaf.shape[1:]), leaf.dtype), policy.input))

@@ -8,7 +8,7 @@ import tensorflow as tf
 from kerasrl_pg import estimators, heads, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.checks import check_number, check_whole, serialize_coefficient
+from kerasrl_pg.checks import Setting, check_choice, check_number, check_standardizable, check_whole
 
 
 class Batch(NamedTuple):
@@ -71,7 +71,8 @@ class PPO(Agent):
     `explained_variance` (of the critic before the update), `updates` (optimizer steps taken).
 
     Raises:
-        ValueError: If a setting is out of range, or `minibatch_size` does not divide T x N (when `fit` knows N).
+        ValueError: If a setting is out of range, `minibatch_size` does not divide T x N (when `fit` knows N), or
+            `normalize_advantages` has one row at a time to standardise.
 
     >>> agent = PPO(horizon=16, minibatch_size=32, update_epochs=2, seed=0)
     >>> agent.compile(keras.optimizers.Adam(1e-3))
@@ -79,6 +80,16 @@ class PPO(Agent):
     >>> int(agent.env_steps.numpy())
     64
     """
+
+    horizon = Setting(check_whole)
+    clip_ratio = Setting(check_number, 0.0, exclusive=True, schedule=True)
+    update_epochs = Setting(check_whole)
+    minibatch_size = Setting(check_whole)
+    value_coef = Setting(check_number, 0.0, schedule=True)
+    entropy_coef = Setting(check_number, 0.0, schedule=True)
+    value_clip = Setting(check_number, 0.0, exclusive=True, optional=True)
+    normalize_advantages = Setting(check_choice, ("minibatch", "batch", False))
+    target_kl = Setting(check_number, 0.0, exclusive=True, optional=True)
 
     def __init__(
         self,
@@ -98,19 +109,6 @@ class PPO(Agent):
         **kwargs,
     ):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(), **kwargs)
-        check_whole("horizon", horizon)
-        check_number("clip_ratio", clip_ratio, 0.0, exclusive=True, schedule=True)
-        check_whole("update_epochs", update_epochs)
-        check_whole("minibatch_size", minibatch_size)
-        check_number("value_coef", value_coef, 0.0, schedule=True)
-        check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
-        check_number("value_clip", value_clip, 0.0, exclusive=True, optional=True)
-        check_number("target_kl", target_kl, 0.0, exclusive=True, optional=True)
-        if normalize_advantages not in ("minibatch", "batch", False):
-            raise ValueError(
-                "`normalize_advantages` must be 'minibatch', 'batch' or False. "
-                f"Received: normalize_advantages={normalize_advantages!r}."
-            )
         self.clip_ratio = clip_ratio
         self.update_epochs = update_epochs
         self.minibatch_size = minibatch_size
@@ -120,9 +118,11 @@ class PPO(Agent):
         self.normalize_advantages = normalize_advantages
         self.target_kl = target_kl
 
-    def bind(self, observation_space, action_space, argument="env"):
-        super().bind(observation_space, action_space, argument)
-        if self.value_clip is not None and not isinstance(self.critic_head, heads.NormalValue):
+    def check_settings(self):
+        super().check_settings()
+        if self.normalize_advantages == "minibatch":
+            check_standardizable(self.minibatch_size, "normalize_advantages", "minibatch")
+        if self.value_clip is not None and not isinstance(self.critic_head, heads.NormalValue | None):
             raise ValueError(
                 "`value_clip` must be None with a critic that is no NormalValue, since it clips a squared error. "
                 f"Received: value_clip={self.value_clip}, critic head {self.critic_head!r}."
@@ -130,6 +130,7 @@ class PPO(Agent):
 
     def check_rollout(self, horizon, num_envs):
         check_minibatch_size(self.minibatch_size, horizon, num_envs)
+        check_standardizable(horizon * num_envs, "normalize_advantages", self.normalize_advantages)
 
     def train_step(self, rollout):
         """Estimates advantages, then runs the passes of the class's step 3 over the rollout."""
@@ -183,16 +184,3 @@ class PPO(Agent):
         if self.value_clip is None:
             return self.critic_head.loss(value_distribution, batch.returns)
         return ops.clipped_squared_error(value_distribution.mean(), batch.old_values, batch.returns, self.value_clip)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "clip_ratio": serialize_coefficient(self.clip_ratio),
-            "update_epochs": self.update_epochs,
-            "minibatch_size": self.minibatch_size,
-            "value_coef": serialize_coefficient(self.value_coef),
-            "entropy_coef": serialize_coefficient(self.entropy_coef),
-            "value_clip": self.value_clip,
-            "normalize_advantages": self.normalize_advantages,
-            "target_kl": self.target_kl,
-        }

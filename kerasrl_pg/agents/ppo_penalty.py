@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.agents.conservative import check_trainable, unless_finite_undone
-from kerasrl_pg.agents.divergence import check_at_construction, check_kl, check_kl_estimator, divergence
+from kerasrl_pg.agents.conservative import check_trainable
+from kerasrl_pg.agents.divergence import check_kl_estimator, check_policy_kl, divergence
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.checks import check_flag, check_number, check_whole, serialize_coefficient
+from kerasrl_pg.checks import Setting, check_flag, check_number, check_standardizable, check_whole
 from kerasrl_pg.ops.trust_region import PENALTY_BOUNDS
 
 
@@ -60,9 +60,8 @@ class PPOPenalty(Agent):
 
     Logs, means over the iteration's minibatches: `loss`, `policy_loss` (minus the mean of c_t A_t), `critic_loss` (half
     squared error, or cross-entropy), `entropy` (nats), `updates` (optimizer steps taken); over the rollout: `kl`
-    (δ_KL, nats, by `kl_estimator`), `penalty` (λ of this iteration, before step 4), `rejected` (1 where the update led
-    to a weight or a divergence that is not finite, and was undone), `explained_variance` (of the critic before the
-    update).
+    (δ_KL, nats, by `kl_estimator`), `penalty` (λ of this iteration, before step 4), `explained_variance` (of the
+    critic before the update).
 
     Raises:
         ValueError: If a setting is out of range, the head has no KL divergence and no `kl_estimator` is chosen, or
@@ -74,6 +73,16 @@ class PPOPenalty(Agent):
     >>> history.history["penalty"]  # the policy never moves
     [1.0, 0.5, 0.25]
     """
+
+    horizon = Setting(check_whole)
+    target_kl = Setting(check_number, 0.0, exclusive=True, schedule=True)
+    initial_penalty = Setting(check_number, *PENALTY_BOUNDS, fixed=True)
+    kl_estimator = Setting(check_kl_estimator)
+    update_epochs = Setting(check_whole)
+    minibatch_size = Setting(check_whole)
+    value_coef = Setting(check_number, 0.0, schedule=True)
+    entropy_coef = Setting(check_number, 0.0, schedule=True)
+    normalize_advantages = Setting(check_flag)
 
     def __init__(
         self,
@@ -93,16 +102,6 @@ class PPOPenalty(Agent):
         **kwargs,
     ):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(), **kwargs)
-        check_whole("horizon", horizon)
-        check_number("target_kl", target_kl, 0.0, exclusive=True, schedule=True)
-        check_number("initial_penalty", initial_penalty, *PENALTY_BOUNDS)
-        check_kl_estimator(kl_estimator)
-        check_whole("update_epochs", update_epochs)
-        check_whole("minibatch_size", minibatch_size)
-        check_number("value_coef", value_coef, 0.0, schedule=True)
-        check_number("entropy_coef", entropy_coef, 0.0, schedule=True)
-        check_flag("normalize_advantages", normalize_advantages)
-        check_at_construction(policy, self._networks, kl_estimator)
         self.target_kl = target_kl
         self.initial_penalty = initial_penalty
         self.kl_estimator = kl_estimator
@@ -119,16 +118,20 @@ class PPOPenalty(Agent):
             initializer=keras.initializers.Constant(initial_penalty),
         )
 
+    def check_settings(self):
+        super().check_settings()
+        check_policy_kl(self)
+
     def bind(self, observation_space, action_space, argument="env"):
         super().bind(observation_space, action_space, argument)
         one, two = (self.policy(self.observation_spec.zeros(size)) for size in (1, 2))
-        check_kl(one, self.kl_estimator)
         # A distribution may hold constants beside what it has a row of for each observation.
         pairs = zip(*(tf.nest.flatten(each, expand_composites=True) for each in (one, two)), strict=True)
         self.by_row = tuple(a.shape != b.shape for a, b in pairs)
 
     def check_rollout(self, horizon, num_envs):
         check_minibatch_size(self.minibatch_size, horizon, num_envs)
+        check_standardizable(horizon * num_envs, "normalize_advantages", self.normalize_advantages)
         check_trainable(policy=self.policy)
 
     def train_step(self, rollout):
@@ -151,17 +154,11 @@ class PPOPenalty(Agent):
 
         names = ("loss", "policy_loss", "critic_loss", "entropy")
 
-        def passes():
-            logs = for_each_minibatch(update, batch, names, self.next_seed(), self.update_epochs, self.minibatch_size)
-            kl = self.mean_kl(old, batch)
-            return {**logs, "kl": kl}, kl
-
-        logs, stands = unless_finite_undone(passes, self.network_variables, *self._optimizers())
+        logs = for_each_minibatch(update, batch, names, self.next_seed(), self.update_epochs, self.minibatch_size)
+        logs["kl"] = self.mean_kl(old, batch)
         logs["penalty"] = tf.identity(self.penalty.value)
-        logs["rejected"] = 1.0 - tf.cast(stands, tf.float32)
         logs["explained_variance"] = ops.explained_variance(values, returns, rollout.valid)
-        adapted = ops.adapt_penalty(self.penalty.value, logs["kl"], self.scheduled(self.target_kl))
-        self.penalty.assign(tf.where(stands, adapted, self.penalty.value))
+        self.penalty.assign(ops.adapt_penalty(self.penalty.value, logs["kl"], self.scheduled(self.target_kl)))
         return logs
 
     def update(self, batch, old):
@@ -190,16 +187,3 @@ class PPOPenalty(Agent):
     def divergence(self, old, new, actions):
         """KL(old || new) [B], nats."""
         return divergence(old, new, actions, self.kl_estimator)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "target_kl": serialize_coefficient(self.target_kl),
-            "initial_penalty": self.initial_penalty,
-            "kl_estimator": self.kl_estimator,
-            "update_epochs": self.update_epochs,
-            "minibatch_size": self.minibatch_size,
-            "value_coef": serialize_coefficient(self.value_coef),
-            "entropy_coef": serialize_coefficient(self.entropy_coef),
-            "normalize_advantages": self.normalize_advantages,
-        }

@@ -1,10 +1,13 @@
 """Iterations of a fit: collect a rollout, update the agent, keep the logs. Once for each kind of environment."""
 
+import contextlib
 import time
+import warnings
 
 import tensorflow as tf
 
 from kerasrl_pg import ops
+from kerasrl_pg.agents.undo import NotFinite, undo_unless_finite
 from kerasrl_pg.callbacks import Compiling
 from kerasrl_pg.envs.compiled import check_contract
 from kerasrl_pg.models.normalization import normalizers
@@ -22,28 +25,36 @@ def update(agent, rollout, steps_taken, annealing):
         annealing: int64[2], from `Budget.annealing`.
 
     Returns:
-        The method's logs.
+        The method's logs; with `anneal_learning_rate` also `learning_rate`, the rate of this update.
     """
-    if agent.anneal_learning_rate:
-        anneal(agent, annealing)
-    logs = agent.train_step(rollout)
+    with annealed(agent, annealing) as rate:
+        logs = agent.train_step(rollout)
     # After the update, so that the rollout's log-probabilities stay those of the policy that collected it.
     update_normalizers(agent, rollout)
     agent.iterations.assign_add(1)
     agent.env_steps.assign_add(steps_taken)
     agent.progress.assign_add(tf.stack([1, steps_taken]))
-    return {name: tf.cast(value, tf.float32) for name, value in logs.items()}
+    return {name: tf.cast(value, tf.float32) for name, value in {**logs, **rate}.items()}
 
 
-def anneal(agent, annealing):
-    """Lowers the learning rates linearly from their compiled values to 0 over a fit.
+@contextlib.contextmanager
+def annealed(agent, annealing):
+    """While an update runs, learning rates are multiplied by what falls linearly from 1 to 0 over a fit.
+
+    Gives the first one as a log, `{"learning_rate": rate}`, or nothing.
 
     Source: Engstrom et al. 2020 (arXiv 2005.12729), A.1, "Adam learning rate annealing".
     """
-    done, reach = tf.cast(tf.gather(agent.progress.value, annealing[1]), tf.float64), tf.cast(annealing[0], tf.float64)
-    fraction = tf.maximum(tf.zeros((), tf.float64), 1.0 - done / reach)
-    for optimizer, rate in zip(agent._optimizers(), agent._base_learning_rates, strict=True):
-        optimizer.learning_rate.assign(tf.cast(rate * fraction, tf.float32))
+    optimizers = agent._optimizers() if agent.anneal_learning_rate else []
+    rates = [tf.identity(optimizer.learning_rate.value) for optimizer in optimizers]
+    if rates:
+        done = tf.cast(tf.gather(agent.progress.value, annealing[1]), tf.float64)
+        fraction = tf.maximum(tf.zeros((), tf.float64), 1.0 - done / tf.cast(annealing[0], tf.float64))
+    for optimizer, rate in zip(optimizers, rates, strict=True):
+        optimizer.learning_rate.assign(tf.cast(tf.cast(rate, tf.float64) * fraction, rate.dtype))
+    yield {"learning_rate": tf.identity(optimizers[0].learning_rate.value)} if optimizers else {}
+    for optimizer, rate in zip(optimizers, rates, strict=True):
+        optimizer.learning_rate.assign(rate)
 
 
 def update_normalizers(agent, rollout):
@@ -70,7 +81,11 @@ class Training:
 
     Attributes:
         progress: `[iterations, environment steps]` of the present fit so far.
+        ends_at_nan: Whether a callback, Keras's `TerminateOnNaN`, ends the fit where a loss is NaN, so that an update
+            that had to be undone is no error but a NaN among the logs.
     """
+
+    ends_at_nan = False
 
     def __init__(self, agent, budget, show):
         self.agent = agent
@@ -92,7 +107,13 @@ class Training:
             self.progress = agent.progress.numpy().tolist()
             self.begin(int(agent.iterations))
         with Compiling(type(agent).__name__, self._show and first and not self.is_compiled()):
-            sums, (_, env_steps, *progress) = self.run(count)
+            try:
+                sums, (_, env_steps, *progress) = self.run(count)
+            except NotFinite as error:
+                if not self.ends_at_nan:
+                    raise
+                warnings.warn(str(error), stacklevel=2)
+                return {"loss": float("nan"), **self.episodes(), "env_steps": int(agent.env_steps)}
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += count
@@ -120,6 +141,31 @@ class Training:
         """`episode_return` and `episode_length`, means over the last finished episodes."""
         raise NotImplementedError
 
+    def _called(self, variable):
+        """A variable's name, and whose it is."""
+        models = {"policy": self.agent.policy, "critic": self.agent.critic}
+        owners = [n for n, model in models.items() if model and any(v.value is variable for v in model.variables)]
+        return f"`{variable.name.removesuffix(':0')}`{''.join(f' of the {owner}' for owner in owners[:1])}"
+
+    def _undone(self, bad, names, rollout):
+        """The error of an update that was undone because of its `bad`-th tensor; `rollout` is what it learned from."""
+        agent = self.agent
+        floats = [v for v in agent.state_variables(rollout.rewards.shape[1]) if v.dtype.is_floating]
+        before = next((variable for variable in floats if not ops.all_finite(variable)), None)
+        if before is not None:  # What was there before the update is there again.
+            return NotFinite(
+                f"{self._called(before)} must be finite. Received: a weight that was NaN or infinite before this "
+                "update. Load good weights, or make a new agent."
+            )
+        what = f"`{names[bad - 1]}`" if bad <= len(names) else self._called(floats[bad - 1 - len(names)])
+        rewards = float(tf.reduce_max(tf.abs(tf.where(rollout.valid, rollout.rewards, 0.0))))
+        return NotFinite(
+            f"{what} must be finite after an update. Received: NaN or infinity in iteration "
+            f"{int(agent.iterations) + 1}, whose largest |reward| is {rewards:g}. The update was undone: the agent "
+            "keeps the weights of its last finished update. Lower the learning rate, clip gradients "
+            "(global_clipnorm), or scale rewards and observations."
+        )
+
 
 class HostTraining(Training):
     """Training on environments that run in Python: they are stepped here, and the update alone is compiled.
@@ -137,6 +183,7 @@ class HostTraining(Training):
             seed = int(tf.bitwise.right_shift(ops.random.bits(agent.next_seed(), ()), 1))
         if agent.reward_scaling is not None:
             agent.reward_carry(vector_env.num_envs).assign(tf.zeros(vector_env.num_envs))
+        self._num_envs = vector_env.num_envs
         self._annealing = tf.constant(budget.annealing(), tf.int64)
         self._noise = Noise(agent, horizon, vector_env.num_envs)
         self._collector = Collector(
@@ -167,7 +214,9 @@ class HostTraining(Training):
                 # Concrete, because choosing a function by its arguments costs as much as a small update.
                 self._update = update if self.agent.run_eagerly else update.get_concrete_function(*arguments)
             values, numbers = self._update(*arguments)
-            numbers = numbers.numpy().tolist()
+            *numbers, bad = numbers.numpy().tolist()
+            if bad:
+                raise self._undone(bad, names, rollout)
             self._iterations = numbers[0]
             for name, value in zip(names, values.numpy().tolist(), strict=True):
                 sums[name] = sums.get(name, 0.0) + value
@@ -176,12 +225,17 @@ class HostTraining(Training):
     def _make_update(self):
         """The update as a function of a rollout giving two vectors, for each hand-over of a scalar to Python costs as
         much as a small network; and the logs' names, known once it has run."""
-        names = []
+        agent, names = self.agent, []
+        variables = agent.state_variables(self._num_envs)
 
         def one(rollout, steps_taken, annealing):
-            logs = update(self.agent, rollout, steps_taken, annealing)
-            names[:] = logs
-            return tf.stack(list(logs.values())), counters(self.agent)
+            def attempt():
+                logs = update(agent, rollout, steps_taken, annealing)
+                names[:] = logs
+                return tf.stack(list(logs.values())), logs.values()
+
+            values, bad = undo_unless_finite(attempt, variables)
+            return values, tf.concat([counters(agent), [tf.cast(bad, tf.int64)]], 0)
 
         return one, names
 
@@ -230,10 +284,10 @@ class CompiledTraining(Training):
         arguments = self._players, tf.constant(count), self._annealing
         if self._program is None:
             self._program = program if self.agent.run_eagerly else program.get_concrete_function(*arguments)
-        self._players, sums, numbers, sound = self._program(*arguments)
+        self._players, sums, numbers, bad = self._program(*arguments)
         self.agent.keep_players(self._env, self._players)
-        if not sound.numpy():
-            self._explain()
+        if bad.numpy():
+            self._explain(int(bad), names)
         return dict(zip(names, sums.numpy().tolist(), strict=False)), numbers.numpy().tolist()
 
     def episodes(self):
@@ -244,35 +298,34 @@ class CompiledTraining(Training):
         variables = agent.state_variables(self._env.num_envs)
 
         def iterate(players, annealing):
-            before = [tf.identity(variable) for variable in variables], players
-            rollout, players, rows = self._collect(players)
-            sound = compiled.is_finite(rollout)
-            logs = update(agent, rollout, tf.cast(rows * self._env.num_envs, tf.int64), annealing)
-            names[:] = logs
-            values = tf.pad(tf.stack(list(logs.values())), [[0, self.most_logs - len(logs)]])
-            # Undone where a rollout holds a NaN: a branch around the update costs an eighth of a short iteration.
-            after = [tf.identity(variable) for variable in variables], players
-            kept, players = tf.nest.map_structure(lambda new, old: tf.where(sound, new, old), after, before)
-            for variable, value in zip(variables, kept, strict=True):
-                variable.assign(value)
-            return players, values, sound
+            def attempt():
+                rollout, after, rows = self._collect(players)
+                logs = update(agent, rollout, tf.cast(rows * self._env.num_envs, tf.int64), annealing)
+                names[:] = logs
+                values = tf.pad(tf.stack(list(logs.values())), [[0, self.most_logs - len(logs)]])
+                return (after, values), [compiled.magnitude(rollout), *logs.values()]
+
+            (after, values), bad = undo_unless_finite(attempt, variables)
+            return tf.nest.map_structure(lambda new, old: tf.where(bad == 0, new, old), after, players), values, bad
 
         def program(players, count, annealing):
             def body(done, players, sums, _):
-                players, values, sound = iterate(players, annealing)
-                return done + 1, players, sums + values, sound
+                players, values, bad = iterate(players, annealing)
+                return done + 1, players, sums + values, bad
 
-            start = tf.constant(0), players, tf.zeros(self.most_logs), tf.constant(True)
-            _, players, sums, sound = tf.while_loop(lambda i, *rest: (i < count) & rest[-1], body, start)
-            return players, sums, counters(agent), sound
+            start = tf.constant(0), players, tf.zeros(self.most_logs), tf.constant(0)
+            _, players, sums, bad = tf.while_loop(lambda i, *rest: (i < count) & (rest[-1] == 0), body, start)
+            return players, sums, counters(agent), bad
 
         return program, names
 
-    def _explain(self):
-        """Raises the error of the rollout that the program has just refused, by collecting it once more."""
+    def _explain(self, bad, names):
+        """Raises the error of the iteration that the program has just undone, by collecting its rollout once more."""
         collect = tf.function(self._collect, autograph=False, jit_compile=self.agent._compiled_with_xla)
         rollout, _, _ = collect(self._players)
         check_finite(tf.nest.map_structure(lambda x: x.numpy(), rollout), self.agent.observation_spec)
+        if bad > 1:
+            raise self._undone(bad - 1, names, rollout)
         raise ValueError("A rollout must be finite. Received: one that is not. Repair the environment.")
 
     def _collect(self, players):

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerasrl_pg import ops
 from kerasrl_pg.agents.npg import NPG
-from kerasrl_pg.checks import check_number, check_whole
+from kerasrl_pg.checks import Setting, check_number, check_whole
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -40,8 +40,8 @@ class TRPO(NPG):
     (nats), `kl` (mean KL(π_old || π) by `kl_estimator`, nats), `rejected` (1 where no step was taken: no fraction was
     good, the gradient was 0, or something not finite), with line search `step_fraction` (the fraction taken, 0 where
     none was) and `backtracks` (how many were refused), with conjugate gradient `cg_residual`
-    (‖∇J - (F + cI) d‖ / ‖∇J‖), `critic_loss` (mean over the regression's minibatches), `critic_rejected` (1 where the
-    regression led to something not finite, and was undone), `explained_variance` (of the critic before the update).
+    (‖∇J - (F + cI) d‖ / ‖∇J‖), `critic_loss` (mean over the regression's minibatches), `explained_variance` (of the
+    critic before the update).
 
     Raises:
         ValueError: If a setting is out of range or contradicts another, the head has no KL divergence and no
@@ -54,14 +54,18 @@ class TRPO(NPG):
     True
     """
 
+    backtracks = Setting(check_whole, at_least=0, optional=True)
+    backtrack_ratio = Setting(check_number, 0.0, 1.0, exclusive=True)
+
     def __init__(self, policy=None, critic=None, *, backtracks=10, backtrack_ratio=0.8, **kwargs):
         super().__init__(policy, critic, **kwargs)
-        check_whole("backtracks", backtracks, at_least=0, optional=True)
-        check_number("backtrack_ratio", backtrack_ratio, 0.0, 1.0, exclusive=True)
-        if backtrack_ratio == 1.0:
-            raise ValueError("`backtrack_ratio` must be below 1, or no step is shortened. Received: 1.0.")
         self.backtracks = backtracks
         self.backtrack_ratio = backtrack_ratio
+
+    def check_settings(self):
+        super().check_settings()
+        if self.backtrack_ratio == 1.0:
+            raise ValueError("`backtrack_ratio` must be below 1, or no step is shortened. Received: 1.0.")
 
     def take(self, step, before, batch):
         """The class's step 3; returns `(outcome, logs)`."""
@@ -86,6 +90,3 @@ class TRPO(NPG):
             "step_fraction": fraction,
             "backtracks": tf.cast(shortened, tf.float32),
         }
-
-    def get_config(self):
-        return {**super().get_config(), "backtracks": self.backtracks, "backtrack_ratio": self.backtrack_ratio}

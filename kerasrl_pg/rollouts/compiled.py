@@ -150,15 +150,12 @@ def means(players):
     return {"episode_return": returns, "episode_length": lengths}
 
 
-def is_finite(rollout):
-    """Whether the observations, rewards and log-probabilities of a rollout's valid rows are all finite; a scalar."""
+def magnitude(rollout):
+    """A number that is finite where the observations, rewards and log-probabilities of all valid rows are."""
     fields = rollout.observations, rollout.log_probs, rollout.rewards, rollout.next_observations
     total = tf.constant(0.0)
     for leaf in tf.nest.flatten(fields):
         if leaf.dtype.is_floating:
             valid = tf.reshape(rollout.valid, [*rollout.valid.shape, *[1] * (leaf.shape.rank - 2)])
-            row = tf.reshape(tf.where(valid, leaf, 0.0), [1, -1])
-            # By a product with something tiny, which a NaN or an infinity survives and no finite number exceeds:
-            # XLA reduces one number at a time otherwise.
-            total += tf.squeeze(row @ tf.fill([row.shape[1], 1], 1e-30))
-    return tf.math.is_finite(total)
+            total += ops.magnitude(tf.where(valid, leaf, 0.0))
+    return total

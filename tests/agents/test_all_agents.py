@@ -284,3 +284,101 @@ def test_envpool():
     # The rows in which EnvPool resets itself are no steps.
     assert 0 < history["env_steps"][0] < 3 * 32 * 4
     assert history["episode_return"][0] == history["episode_length"][0]
+
+
+class Explosive(gym.Env):
+    """One step an episode; its reward is as large as float32 knows from the `at`-th episode on."""
+
+    observation_space = gym.spaces.Discrete(5)
+    action_space = gym.spaces.Discrete(2)
+    episodes = 0
+
+    def __init__(self, at):
+        self.at = at
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episodes += 1
+        return 0, {}
+
+    def step(self, action):
+        return 0, 3e38 if self.episodes >= self.at else 1.0, True, False, {}
+
+
+def everything(agent):
+    return [v.numpy() for v in agent.state_variables(4)]
+
+
+class Snapshots(keras.callbacks.Callback):
+    """Everything that an iteration may change, after each."""
+
+    def on_train_begin(self, logs=None):
+        self.taken = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.taken.append(everything(self.model))
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [*((name, {}) for name in MAKERS), ("ppo", {"jit_compile": True}), ("ppo", {"run_eagerly": True})],
+)
+def test_an_update_that_is_not_finite_is_undone_and_named(name, mode):
+    """Weights, optimizers, statistics, counters and random state: all as after the last finished update."""
+    agent = MAKERS[name](horizon=8, reward_scaling=True)
+    agent.compile(keras.optimizers.Adam(1e-2), **{"jit_compile": False, **mode})
+    snapshots = Snapshots()
+    at = 6 if name.startswith("reinforce") else 20  # In the third iteration.
+    with pytest.raises(ValueError, match=r"loss` must be finite after an update. .*largest \|reward\| is 3e\+38"):
+        agent.fit(lambda: Explosive(at), epochs=3, steps_per_epoch=2, num_envs=4, callbacks=[snapshots], verbose=0)
+    assert len(snapshots.taken) == int(agent.iterations) == 2
+    assert same(everything(agent), snapshots.taken[-1])
+    assert all(np.isfinite(value).all() for value in everything(agent))
+
+
+def test_a_statistic_that_is_not_finite_is_undone_too():
+    """An observation whose square float32 does not know: no loss tells of it before the next rollout."""
+
+    class Far(Explosive):
+        observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.full(1, 1e30 if self.episodes % 2 else -1e30, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(1, np.float32), 0.0, True, False, {}
+
+    agent = MAKERS["a2c"](networks=pg.Networks((4,), normalize_observations=True))
+    agent.compile(jit_compile=False)
+    with pytest.raises(ValueError, match="variance` of the policy must be finite after an update"):
+        agent.fit(lambda: Far(99), epochs=1, steps_per_epoch=1, num_envs=4, verbose=0)
+    assert all(np.isfinite(value).all() for value in everything(agent))
+
+
+def test_weights_that_were_not_finite_before_are_told_apart(walk):
+    agent = fitted(MAKERS["a2c"], walk)
+    agent.critic_head.dense.kernel.assign(np.full((8, 1), np.nan))
+    with pytest.raises(ValueError, match="kernel` of the critic must be finite. .*a weight that was NaN .* before"):
+        agent.fit(walk, epochs=1, steps_per_epoch=1, num_envs=4, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "num_envs"),
+    [
+        (pg.PPO, {"horizon": 1, "minibatch_size": 1, "normalize_advantages": "batch"}, 1),
+        (pg.A2C, {"horizon": 1, "normalize_advantages": True}, 1),
+        (pg.TRPO, {"horizon": 1, "minibatch_size": 1}, 1),
+        (pg.PPOPenalty, {"horizon": 1, "minibatch_size": 1}, 1),
+    ],
+)
+def test_a_lone_advantage_is_not_standardised(method, settings, num_envs, walk):
+    """It would be 0, and nothing learned without a word."""
+    agent = method(**settings, networks=pg.Networks((4,)), seed=0)
+    agent.compile(jit_compile=False)
+    with pytest.raises(ValueError, match="`normalize_advantages` must be False where there is one advantage at a time"):
+        agent.fit(walk, epochs=1, steps_per_epoch=1, num_envs=num_envs, verbose=0)
+    agent.normalize_advantages = False
+    before = weights(agent)
+    agent.fit(walk, epochs=1, steps_per_epoch=1, num_envs=num_envs, verbose=0)
+    assert not same(before, weights(agent)[: len(before)])

@@ -168,7 +168,8 @@ def test_host_fits_resume_within_an_epoch_too(walk, tmp_path):
     history = loaded.fit(walk, **budget, resume=True)
     assert history.epoch == [0, 1] and history.history["env_steps"] == [160, 320]
     assert int(loaded.iterations.numpy()) == 10
-    assert float(loaded.optimizer.learning_rate) == pytest.approx(1e-2 * 0.1)
+    assert float(loaded.optimizer.learning_rate) == pytest.approx(1e-2)
+    assert history.history["learning_rate"][-1] == pytest.approx(1e-2 * 0.3)  # Mean of 0.5, 0.4, ... 0.1.
 
 
 def test_processes_and_thread_counts_give_identical_weights(tmp_path):
@@ -277,6 +278,36 @@ def test_a_nan_is_named_and_the_last_good_weights_are_kept(where, sentence, jit_
         if not weight.path.endswith(("random_state", "progress")):
             np.testing.assert_array_equal(weight, before)
     agent.fit(Poisoned(at=-1), epochs=1, steps_per_epoch=1, verbose=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Growing(Road):
+    """Its rewards grow with the steps of an episode until float32 does not know their sum."""
+
+    max_episode_steps: int | None = None
+
+    def reset(self, noise):
+        return tf.zeros(noise.shape[0], tf.int32)
+
+    def observe(self, state):
+        return tf.minimum(state, 4)
+
+    def step(self, state, actions, noise):
+        return Transition(state + 1, tf.where(state < 20, 1.0, 3e38), tf.zeros_like(state, tf.bool))
+
+
+@pytest.mark.parametrize("name", ["a2c", "ppo", "trpo", "ppo_penalty"])
+def test_an_update_that_is_not_finite_is_undone_and_named(name):
+    """In the middle of an execution: the two iterations before it stand."""
+    agent = make(name, {"steps_per_execution": 5}, reward_scaling=True)
+    with pytest.raises(ValueError, match=r"`[a-z_]*loss` must be finite.*in iteration 3.*\|reward\| is 3e\+38"):
+        agent.fit(Growing(), epochs=1, steps_per_epoch=5, verbose=0)
+    assert int(agent.iterations) == 2 and int(agent.env_steps) == 64
+    again = make(name, reward_scaling=True)
+    again.fit(Growing(), epochs=1, steps_per_epoch=2, verbose=0)
+    assert same(weights(agent)[:-1], weights(again)[:-1])
+    with pytest.raises(ValueError, match="in iteration 3"):
+        again.fit(Growing(), epochs=1, steps_per_epoch=2, verbose=0)
 
 
 def test_a_fused_execution_stops_at_the_nan():

@@ -113,19 +113,15 @@ def test_no_valid_row_no_gradient_no_step(name):
 
 
 @pytest.mark.parametrize(("name", "xla"), [*((name, False) for name in METHODS), ("trpo", True)])
-def test_nan_is_refused_and_told(name, xla):
+def test_a_step_that_is_not_finite_is_not_taken(name, xla):
     agent, _ = bound(METHODS[name])
     step = tf.function(agent.train_step, autograph=False, jit_compile=xla)
     rewards = np.random.default_rng(4).normal(size=(16, 2)).astype("float32")
     rewards[3, 1] = np.nan
-    policy, critic = weights(agent.policy), weights(agent.critic)
-    optimizer = [np.array(v) for v in agent.optimizer.variables]
+    policy = weights(agent.policy)
     logs = step(rollout(np.random.default_rng(4), rewards=rewards))
     assert float(logs["rejected"]) == 1.0 and np.isnan(float(logs["loss"]))
-    assert same(policy, agent.policy) and same(critic, agent.critic)
-    assert all(np.array_equal(a, b) for a, b in zip(optimizer, agent.optimizer.variables, strict=True))
-    logs = step(rollout(np.random.default_rng(4)))
-    assert float(logs["rejected"]) == 0.0 and not same(policy, agent.policy) and not same(critic, agent.critic)
+    assert same(policy, agent.policy)
 
 
 @every_method

@@ -111,17 +111,47 @@ def test_value_clipping_holds_the_critic_back(walk):
 def test_learning_rate_anneals_to_zero_and_survives_saving(walk, tmp_path):
     rates = []
     watch = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: rates.append(float(agent.optimizer.learning_rate))
+        on_epoch_begin=lambda epoch, logs: rates.clear(),
+        on_train_batch_end=lambda batch, logs: rates.append(logs["learning_rate"]),
     )
     agent = ppo(anneal_learning_rate=True)
     agent.compile(keras.optimizers.Adam(0.1), jit_compile=False)
     agent.fit(walk, total_steps=256, epochs=2, num_envs=4, callbacks=[watch], verbose=0)
-    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025])
+    assert rates == pytest.approx([0.05, (0.05 + 0.025) / 2])  # Means over the epoch so far.
+    assert float(agent.optimizer.learning_rate) == pytest.approx(0.1)
     agent.save(tmp_path / "agent.keras")
     agent = keras.models.load_model(tmp_path / "agent.keras")
     rates.clear()
     agent.fit(walk, total_steps=256, epochs=2, initial_epoch=1, num_envs=4, callbacks=[watch], verbose=0)
-    assert rates == pytest.approx([0.05, 0.025])
+    assert rates == pytest.approx([0.05, (0.05 + 0.025) / 2])
+
+
+def test_what_is_annealed_is_the_rate_that_was_set(walk):
+    """By hand between two fits, or by Keras's scheduler in one: neither is overridden."""
+    agent = ppo(anneal_learning_rate=True)
+    agent.compile(keras.optimizers.Adam(0.1), jit_compile=False)
+    budget = {"epochs": 2, "steps_per_epoch": 1, "num_envs": 4, "verbose": 0}
+    assert agent.fit(walk, **budget).history["learning_rate"] == pytest.approx([0.1, 0.05])
+    agent.optimizer.learning_rate = 0.02
+    assert agent.fit(walk, **budget).history["learning_rate"] == pytest.approx([0.02, 0.01])
+    rates = []
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: rates.append(logs["learning_rate"]))
+    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: [0.4, 0.8][epoch])
+    agent.fit(walk, **budget, callbacks=[scheduler, watch])
+    assert rates == pytest.approx([0.4, 0.4])
+    assert agent.update_function.experimental_get_tracing_count() == 1
+
+
+def test_files_of_earlier_versions_anneal_from_the_rate_they_were_compiled_with(walk):
+    """They hold the annealed rate in the optimizer, and the other in the compile settings."""
+    agent = ppo(anneal_learning_rate=True)
+    agent.compile(keras.optimizers.Adam(0.1), jit_compile=False)
+    config = agent.get_compile_config()
+    config["base_learning_rates"] = config.pop("learning_rates")
+    agent.compile_from_config(config)
+    agent.optimizer.learning_rate = 0.001
+    history = agent.fit(walk, epochs=2, steps_per_epoch=1, num_envs=4, verbose=0).history
+    assert history["learning_rate"] == pytest.approx([0.1, 0.05])
 
 
 def test_annealing_and_a_schedule_of_the_optimizer_contradict():
