@@ -38,10 +38,10 @@ class AverageReturn(Baseline):
 
     Of the others, because a mean that contains the return it judges takes a part of the gradient away.
 
-    >>> ends = tf.constant([[False, True], [True, True]])
-    >>> AverageReturn()(tf.constant([[3.0, 6.0], [1.0, 0.0]]), ends, tf.constant([[True, True], [True, False]])).numpy()
-    array([[6., 2.],
-           [6., 2.]], dtype=float32)
+    >>> ends = tf.constant([[False, False], [True, True]])
+    >>> AverageReturn()(tf.constant([[3.0, 6.0], [1.0, 2.0]]), ends, tf.ones_like(ends)).numpy()
+    array([[4., 2.],
+           [4., 2.]], dtype=float32)
     """
 
     least_episodes = 2

@@ -91,7 +91,7 @@ def test_continuous_actions_too(method, head):
         agent = method(horizon=8, minibatch_size=16, update_epochs=2, networks=pg.Networks((8,), head=head), seed=0)
         agent.compile(keras.optimizers.Adam(1e-2), jit_compile=jit)
         history = agent.fit(pg.envs.Pendulum(num_envs=4), epochs=1, steps_per_epoch=2, verbose=0).history
-        assert history["rejected"][0] < 1.0 and history["kl"][0] > 0.0
+        assert history.get("rejected", [0.0])[0] < 1.0 and history["kl"][0] > 0.0
         results.append(weights(agent))
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
