@@ -44,6 +44,7 @@ class _Runtime:
         self.head = self.critic_head = None
         self.actors = {}
         self.programs = {}
+        self.noise_programs = {}
         self.settings = None  # Those that the programs were traced with.
         self.reward_carry = {}
         self.players = None  # (environment, where its episodes stand), or (its text, arrays) from a checkpoint.
@@ -541,6 +542,16 @@ class Agent(keras.Model):
         if key not in actors:
             actors[key] = Actor(self.policy, self.head, self.observation_spec, num_envs, deterministic)
         return actors[key]
+
+    def noise_program(self, shape):
+        """The program from a seed int32[2] to the noise of a batch of actions of this shape; made once."""
+        programs = self._runtime.noise_programs
+        if shape not in programs:
+            # Graph and not XLA, in every mode of the agent, whose rounding would differ. Concrete, because TensorFlow
+            # takes a loop over agents or fits for one function that it has to trace again and again.
+            function = tf.function(lambda seed: self.head.noise(seed, shape), autograph=False)
+            programs[shape] = function.get_concrete_function(tf.TensorSpec((2,), tf.int32))
+        return programs[shape]
 
     def make_train_function(self, force=False):
         """Keras's hook: the Python function that runs one execution."""

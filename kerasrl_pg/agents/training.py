@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from kerasrl_pg import ops
 from kerasrl_pg.callbacks import Compiling
+from kerasrl_pg.compilation_cache import first_call
 from kerasrl_pg.envs.compiled import check_contract
 from kerasrl_pg.models.normalization import normalizers
 from kerasrl_pg.rollouts import compiled
@@ -92,7 +93,11 @@ class Training:
             self.progress = agent.progress.numpy().tolist()
             self.begin(int(agent.iterations))
         with Compiling(type(agent).__name__, self._show and first and not self.is_compiled()):
-            sums, (_, env_steps, *progress) = self.run(count)
+            try:
+                sums, (_, env_steps, *progress) = self.run(count)
+            except (StopIteration, tf.errors.OutOfRangeError) as error:
+                # Keras would take it for the end of the data.
+                raise RuntimeError(f"Training failed at environment step {self.progress[1]}: {error!r}.") from error
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += count
@@ -166,7 +171,9 @@ class HostTraining(Training):
             if self._update is None:
                 # Concrete, because choosing a function by its arguments costs as much as a small update.
                 self._update = update if self.agent.run_eagerly else update.get_concrete_function(*arguments)
-            values, numbers = self._update(*arguments)
+                self._update, (values, numbers) = first_call(self._update, *arguments)
+            else:
+                values, numbers = self._update(*arguments)
             numbers = numbers.numpy().tolist()
             self._iterations = numbers[0]
             for name, value in zip(names, values.numpy().tolist(), strict=True):
@@ -230,7 +237,10 @@ class CompiledTraining(Training):
         arguments = self._players, tf.constant(count), self._annealing
         if self._program is None:
             self._program = program if self.agent.run_eagerly else program.get_concrete_function(*arguments)
-        self._players, sums, numbers, sound = self._program(*arguments)
+            self._program, results = first_call(self._program, *arguments)
+        else:
+            results = self._program(*arguments)
+        self._players, sums, numbers, sound = results
         self.agent.keep_players(self._env, self._players)
         if not sound.numpy():
             self._explain()
@@ -303,9 +313,7 @@ class Noise:
         self._rollouts = max(1, self.rows // horizon)
         self._horizon = horizon
         self._seed = agent.seed
-        shape = (self._rollouts * horizon, num_envs)
-        # Graph and not XLA, in every mode of the agent, whose rounding would differ.
-        self._draw = tf.function(lambda seed: agent.head.noise(seed, shape), autograph=False)
+        self._draw = agent.noise_program((self._rollouts * horizon, num_envs))
         self._block = None
 
     def __call__(self, iteration):

@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from kerasrl_pg.compilation_cache import first_call
+
 
 class Actor:
     """A policy as one call from NumPy observations to NumPy actions, for a fixed number of environments.
@@ -100,8 +102,7 @@ class Actor:
         if not has_convolutions(self._policy):
             function = tf.function(act, jit_compile=True, autograph=False).get_concrete_function(*specs)
             try:
-                function(*[tf.zeros(spec.shape, spec.dtype) for spec in specs])
-                return function
+                return first_call(function, *[tf.zeros(spec.shape, spec.dtype) for spec in specs])[0]
             except tf.errors.OpError:  # Some layer is beyond XLA too.
                 pass
         return tf.function(act, autograph=False).get_concrete_function(*specs)
