@@ -8,6 +8,7 @@ import tensorflow as tf
 from absl import logging
 
 from kerasrl_pg.compilation_cache import first_call
+from kerasrl_pg.quiet import held_back
 
 
 class Actor:
@@ -178,7 +179,7 @@ def has_convolutions(model):
 
 def _interpreter(content):
     """An allocated interpreter: TensorFlow's own, or the separate package that is to succeed it."""
-    with warnings.catch_warnings():
+    with held_back(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if hasattr(tf.lite, "Interpreter"):
             interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
@@ -186,5 +187,5 @@ def _interpreter(content):
             from ai_edge_litert.interpreter import Interpreter
 
             interpreter = Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
+        interpreter.allocate_tensors()
     return interpreter
