@@ -873,11 +873,12 @@ class Agent(keras.Model):
         elif file.spaces is not None and strict:
             check_same_space("filepath", runtime.observation_space, file.spaces[0])
             check_same_space("filepath", runtime.action_space, file.spaces[1], bounds=True)
+        before, players = likeness._weights_content(), runtime.players
         if strict:
-            check_same_weights(filepath, file.weights, weights_of(likeness._weights_content(), filepath))
-        if runtime.spec is None:
+            check_same_weights(filepath, file.weights, weights_of(before, filepath))
+        if likeness is not self:
             self.bind(*file.spaces)
-        before, players = self._weights_content(), runtime.players
+            before = self._weights_content()
         try:
             super().load_weights(InMemory(".weights.h5", file.content), skip_mismatch, **kwargs)
         except BaseException:
