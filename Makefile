@@ -14,8 +14,8 @@ help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
 demo: $(INSTALLED)  ## train PPO on CartPole-v1, evaluate 100 episodes, export (about a minute)
-	$(RUN) .venv/bin/kerasrl-pg train --agent=ppo --env=CartPole-v1 --total_steps=100000 \
-	    --episodes=100 --out=runs/cartpole
+	.venv/bin/kerasrl-pg train --agent=ppo --env=CartPole-v1 --total_steps=100000 \
+	    --episodes=100 --out=runs/cartpole --overwrite
 
 test: $(INSTALLED)  ## the tests, without the slow ones
 	$(RUN) .venv/bin/python -m pytest -q -n $(WORKERS) --dist=worksteal

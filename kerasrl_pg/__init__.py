@@ -1,8 +1,9 @@
 """Policy gradients the Keras way: `agent.compile(...)`, `agent.fit("CartPole-v1", total_steps=100_000)`."""
 
-from kerasrl_pg import compilation_cache
+from kerasrl_pg import compilation_cache, quiet
 
-compilation_cache.enable()  # Before TensorFlow computes anything.
+quiet.begin()  # Before TensorFlow is imported.
+compilation_cache.enable()  # Before it computes anything.
 
 from kerasrl_pg import baselines, callbacks, envs, estimators, heads, models, ops, presets, rollouts, serving  # noqa: E402
 from kerasrl_pg.agents import (  # noqa: E402

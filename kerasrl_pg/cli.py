@@ -2,15 +2,13 @@
 
 kerasrl-pg train --agent=ppo --env=CartPole-v1 --total_steps=100000 --out=runs/cartpole
 kerasrl-pg evaluate --from=runs/cartpole/agent.keras --env=CartPole-v1 --episodes=100
-kerasrl-pg export --from=runs/cartpole/agent.keras --out=runs/cartpole/saved_model/2
+kerasrl-pg export --from=runs/cartpole/agent.keras --out=runs/cartpole/saved_model
 """
 
-import os
+import shutil
 import sys
+import zipfile
 from pathlib import Path
-
-# Before TensorFlow is imported: it reads this once, and tells of every CPU feature otherwise.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging
 
@@ -34,8 +32,11 @@ flags.DEFINE_string("from", None, "A saved agent (.keras): to evaluate, to expor
 flags.DEFINE_string(
     "out",
     None,
-    "train: folder for agent.keras, history.csv and the next version in saved_model. export: version folder to make.",
+    "train: folder for agent.keras, history.csv and the next version in saved_model; where --from is its agent.keras, "
+    "that is kept as agent-1.keras, and the history goes to history-2.csv, and so on. export: version folder to make, "
+    "or a folder of versions to make the next one in.",
 )
+flags.DEFINE_bool("overwrite", False, "Replace agent.keras and history.csv that an earlier run left in --out.")
 flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 one line an epoch.")
 FLAGS = flags.FLAGS
 
@@ -48,6 +49,8 @@ def train():
     import kerasrl_pg as pg
 
     out = Path(FLAGS.out)
+    saved, run = out / "agent.keras", _number_of_run(out)
+    history = out / ("history.csv" if run == 1 else f"history-{run}.csv")
     agent = _load() if FLAGS["from"].value else None
     name = FLAGS.agent if agent is None else type(agent).__name__.lower()
     if FLAGS["agent"].present and FLAGS.agent != name:
@@ -74,17 +77,18 @@ def train():
         total_steps=total_steps,
         num_envs=num_envs or (1 if name == "reinforce" else 8),
         epochs=FLAGS.epochs,
-        callbacks=[keras.callbacks.CSVLogger(str(out / "history.csv"))],
+        callbacks=[keras.callbacks.CSVLogger(str(history))],
         verbose=FLAGS.verbose,
         seed=FLAGS.seed,
     )
-    agent.save(out / "agent.keras")
+    if run > 1:
+        shutil.copy2(saved, out / f"agent-{run - 1}.keras")
+    agent.save(saved)
     _say(agent.evaluate(FLAGS.env, episodes=FLAGS.episodes, deterministic=FLAGS.deterministic, seed=FLAGS.seed + 1))
-    versions = [int(path.name) for path in (out / "saved_model").glob("*") if path.name.isdigit()]
-    folder = agent.export(out / "saved_model" / str(max(versions, default=0) + 1))
+    folder = agent.export(out / "saved_model" / str(max(_versions(out / "saved_model"), default=0) + 1))
     inputs = ["observation"] if agent.observation_spec.single else list(agent.observation_spec.specs)
     arguments = ", ".join(f"{name}=..." for name in inputs)
-    print(f"Saved agent: {out / 'agent.keras'}  (keras.models.load_model, then fit goes on)")
+    print(f"Saved agent: {saved}  (keras.models.load_model, then fit goes on)")
     print(f"SavedModel:  {folder}  (for TensorFlow Serving, or with TensorFlow alone:)")
     print(f"  act = tf.saved_model.load('{folder}').signatures['serving_default']; act({arguments})['action']")
 
@@ -98,15 +102,45 @@ def evaluate():
 def export():
     """Exports a saved agent as a SavedModel."""
     _need("from", "out")
-    print(f"SavedModel: {_load().export(FLAGS.out)}")
+    out = Path(FLAGS.out)
+    versions = _versions(out)
+    print(f"SavedModel: {_load().export(out / str(max(versions) + 1) if versions else out)}")
 
 
 def _load():
     import keras
 
     import kerasrl_pg  # noqa: F401  (registers the agents)
+    from kerasrl_pg.serving.files import verify_zip
 
-    return keras.models.load_model(FLAGS["from"].value)
+    path = Path(FLAGS["from"].value)
+    try:
+        if path.is_file():  # Keras says of whatever is no archive that it is not found.
+            verify_zip(path)
+        return keras.models.load_model(path)
+    except zipfile.BadZipFile as error:
+        raise OSError(f"The saved agent is damaged: {error}. Received: --from={path}. Use another copy.") from error
+
+
+def _number_of_run(out):
+    """1, or how many runs there will have been in a folder whose own agent is trained on."""
+    left = [name for name in ("agent.keras", "history.csv") if (out / name).exists()]
+    if not left or FLAGS.overwrite:
+        return 1
+    saved = out / "agent.keras"
+    if FLAGS["from"].value and saved.exists() and saved.samefile(FLAGS["from"].value):
+        run = 2
+        while (out / f"agent-{run - 1}.keras").exists() or (out / f"history-{run}.csv").exists():
+            run += 1
+        return run
+    raise app.UsageError(
+        f"--out must be a folder without an earlier run. Received: --out={out}, which has {' and '.join(left)}. Name "
+        f"another folder, train on with --from={saved}, or replace what is there with --overwrite."
+    )
+
+
+def _versions(folder):
+    return [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
 
 
 def _need(*names):
@@ -140,6 +174,10 @@ def _run(argv):
 
 def main():
     """Entry point of the `kerasrl-pg` command."""
+    # `--help` shows what the program's own file says, and that is one that pip wrote.
+    sys.modules["__main__"].__doc__ = __doc__
+    for flag in FLAGS.get_flags_for_module(__name__):
+        FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(_run)
 
 

@@ -4,8 +4,8 @@ import copy
 import dataclasses
 import json
 import random
+from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -27,7 +27,7 @@ from kerasrl_pg.checks import (
 )
 from kerasrl_pg.envs.adapter import CompiledVectorEnv
 from kerasrl_pg.envs.compiled import CompiledEnv
-from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_from_config, space_to_config
+from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_to_config
 from kerasrl_pg.envs.vector import make_vector_env
 from kerasrl_pg.models.adopt import adopt, regularized
 from kerasrl_pg.models.networks import Networks
@@ -35,6 +35,14 @@ from kerasrl_pg.models.normalization import RewardScaling
 from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.actor import Actor, has_convolutions
 from kerasrl_pg.rollouts.evaluate import evaluate_policy
+from kerasrl_pg.saving.weights import (
+    InMemory,
+    check_same_weights,
+    read_weights,
+    seal,
+    spaces_from_configs,
+    weights_of,
+)
 from kerasrl_pg.serving.export import export_saved_model
 from kerasrl_pg.serving.files import verify_weights, verify_zip, write_beside
 
@@ -47,6 +55,7 @@ class _Runtime:
         self.head = self.critic_head = None
         self.actors = {}
         self.programs = {}
+        self.noise_programs = {}
         self.settings = None  # Those that the programs were traced with.
         self.reward_carry = {}
         self.players = None  # (environment, where its episodes stand), or (its text, arrays) from a checkpoint.
@@ -620,6 +629,16 @@ class Agent(keras.Model, metaclass=_AgentType):
             actors[key] = Actor(self.policy, self.head, self.observation_spec, num_envs, deterministic)
         return actors[key]
 
+    def noise_program(self, shape):
+        """The program from a seed int32[2] to the noise of a batch of actions of this shape; made once."""
+        programs = self._runtime.noise_programs
+        if shape not in programs:
+            # Graph and not XLA, in every mode of the agent, whose rounding would differ. Concrete, because TensorFlow
+            # takes a loop over agents or fits for one function that it has to trace again and again.
+            function = tf.function(lambda seed: self.head.noise(seed, shape), autograph=False)
+            programs[shape] = function.get_concrete_function(tf.TensorSpec((2,), tf.int32))
+        return programs[shape]
+
     def make_train_function(self, force=False):
         """Keras's hook: the Python function that runs one execution."""
         self.train_function = lambda _: self._runtime.training.iterate()
@@ -866,36 +885,101 @@ class Agent(keras.Model, metaclass=_AgentType):
     def save(self, filepath, overwrite=True, **kwargs):
         """Saves all that training needs to go on: networks, optimizer, schedules, normalisers, counters, random state.
 
-        Written beside `filepath`, read back, then renamed: an older file is never lost to a crash.
+        Written beside `filepath`, read back, then renamed: an older file is never lost to a crash or a full disk.
 
         Args:
             filepath: Path ending in `.keras`.
             overwrite: Replace an existing file without asking.
-            kwargs: Keras's own.
+            kwargs: Keras's own, but for `zipped=False`.
 
         Raises:
             ValueError: If the path does not end in `.keras`.
         """
+        if kwargs.get("zipped") is False:
+            raise ValueError("`zipped` must be left out: an agent is one `.keras` file. Received: zipped=False.")
         save = super().save
-        write_beside(filepath, ".keras", lambda path: save(path, **kwargs), verify_zip, overwrite)
+        write_beside(filepath, ".keras", lambda path: _write(path, save, ".keras", **kwargs), verify_zip, overwrite)
 
-    def save_weights(self, filepath, overwrite=True, **kwargs):
-        """Saves weights, optimizer, counters and random state to a `.weights.h5` file, by rename as `save` does."""
-        save_weights = super().save_weights
-        write_beside(filepath, ".weights.h5", lambda path: save_weights(path, **kwargs), verify_weights, overwrite)
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+        """Saves weights, optimizer, counters and random state to a `.weights.h5` file, by rename as `save` does.
+
+        The file begins with the checksum of what follows, which `load_weights` verifies; h5py and Keras skip it.
+
+        Args:
+            filepath: Path ending in `.weights.h5`.
+            overwrite: Replace an existing file without asking.
+            max_shard_size: Keras's, which must be left out: an agent's weights are one file.
+
+        Raises:
+            ValueError: If the path does not end in `.weights.h5`, or the agent is not built.
+        """
+        if max_shard_size is not None:
+            raise ValueError(
+                "`max_shard_size` must be left out: an agent's weights are one file. "
+                f"Received: max_shard_size={max_shard_size!r}."
+            )
+        self._assert_built("save_weights")
+
+        def write(path):
+            Path(path).write_bytes(seal(self._weights_content()))
+
+        write_beside(filepath, ".weights.h5", write, verify_weights, overwrite)
+
+    def _weights_content(self):
+        file = InMemory(".weights.h5")
+        super().save_weights(file)
+        return file.getvalue()
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
-        """Loads what `save_weights` saved; an agent not built yet is built first, for the spaces named in the file."""
-        if self._runtime.spec is None:
-            with h5py.File(filepath) as file:
-                spaces = json.loads(file["vars/spaces"][()].tobytes()) if "vars/spaces" in file else None
-            if spaces is None:
+        """Loads what `save_weights` or `save` saved; an agent not built yet is built first, for the spaces in the file.
+
+        The file is read once, and its checksum, its contents, the spaces and every weight's shape are looked at before
+        a weight changes. Files of versions without a checksum still load, unverified. The optimizer's weights are
+        skipped, with Keras's warning, where they are another optimizer's.
+
+        Args:
+            filepath: A `.weights.h5` or `.keras` file.
+            skip_mismatch: Take what fits, of whatever agent.
+            kwargs: Keras's own.
+
+        Raises:
+            ValueError: If the file holds the weights of an agent of another method, other networks or other spaces, or
+                what Keras never writes. The agent is as it was.
+            OSError: If the file cannot be read or is damaged. The agent is as it was.
+        """
+        file, runtime = read_weights(filepath), self._runtime
+        strict = not (skip_mismatch or kwargs)
+        likeness = self
+        if runtime.spec is None:
+            if file.spaces is None:
                 raise ValueError(
                     f"`filepath` must hold the weights of a built agent. Received: filepath={str(filepath)!r}, "
                     "which does not. Save them after `fit` or `bind`."
                 )
-            self.bind(*map(space_from_config, spaces))
-        super().load_weights(filepath, skip_mismatch, **kwargs)
+            likeness = self._likeness()  # Built in place of this one, which may yet have to stay as it is.
+            likeness.bind(*file.spaces)
+        elif file.spaces is not None and strict:
+            check_same_space("filepath", runtime.observation_space, file.spaces[0])
+            check_same_space("filepath", runtime.action_space, file.spaces[1], bounds=True)
+        before, players = likeness._weights_content(), runtime.players
+        if strict:
+            check_same_weights(filepath, file.weights, weights_of(before, filepath))
+        if likeness is not self:
+            self.bind(*file.spaces)
+            before = self._weights_content()
+        try:
+            super().load_weights(InMemory(".weights.h5", file.content), skip_mismatch, **kwargs)
+        except BaseException:
+            super().load_weights(InMemory(".weights.h5", before))
+            runtime.players = players
+            raise
+
+    def _likeness(self):
+        """Another agent of the same settings, which shares the models that were given to this one."""
+        settings = {name: getattr(self, name) for name in arguments(Agent, type(self)) if hasattr(self, name)}
+        settings["reward_scaling"] = self.reward_scaling is not None
+        settings["networks"] = self._networks if self._own_networks else None
+        return type(self)(**settings)
 
     def save_own_variables(self, store):
         """Keras's hook: the agent's own weights, the spaces it was built for, and where compiled episodes stand."""
@@ -915,11 +999,9 @@ class Agent(keras.Model, metaclass=_AgentType):
     def load_own_variables(self, store):
         """Keras's hook: the agent's own weights and the compiled episodes; `load_weights` has read the spaces."""
         names = list(store.keys())
+        players = _read_players(store) if "players" in names else None
         super().load_own_variables({name: store[name] for name in names if name.isdigit()})
-        self.forget_players()
-        if "players" in names:
-            env, count = json.loads(np.asarray(store["players"]).tobytes())
-            self._runtime.players = env, [np.array(store[f"players_{index}"]) for index in range(count)]
+        self._runtime.players = players
 
     def export(self, filepath, verify=True):
         """Exports the policy as a SavedModel for TensorFlow Serving, which needs neither this library nor TFP.
@@ -969,9 +1051,27 @@ def _text(value):
     return np.frombuffer(json.dumps(value).encode(), "uint8")
 
 
+def _write(path, save, suffix, **kwargs):
+    """Writes by ordinary means what Keras's `save` makes."""
+    file = InMemory(suffix)
+    save(file, **kwargs)
+    Path(path).write_bytes(file.getbuffer())
+
+
+def _read_players(store):
+    """Where compiled episodes stand, as `save_own_variables` wrote it: the environment's text, and arrays."""
+    try:
+        env, count = json.loads(np.asarray(store["players"]).tobytes())
+        if isinstance(env, str):
+            return env, [np.array(store[f"players_{index}"]) for index in range(count)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"The saved episodes of a compiled environment cannot be read: {error}.") from error
+    raise ValueError(f"The saved episodes must be a compiled environment's. Received: {env!r}.")
+
+
 def _bound(agent, observation_space, action_space):
     if observation_space is not None:
-        agent.bind(space_from_config(observation_space), space_from_config(action_space))
+        agent.bind(*spaces_from_configs([observation_space, action_space]))
     return agent
 
 

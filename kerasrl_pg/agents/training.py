@@ -9,6 +9,7 @@ import tensorflow as tf
 from kerasrl_pg import ops
 from kerasrl_pg.agents.undo import NotFinite, undo_unless_finite
 from kerasrl_pg.callbacks import Compiling
+from kerasrl_pg.compilation_cache import first_call
 from kerasrl_pg.envs.compiled import check_contract
 from kerasrl_pg.models.normalization import normalizers
 from kerasrl_pg.rollouts import compiled
@@ -114,6 +115,9 @@ class Training:
                     raise
                 warnings.warn(str(error), stacklevel=2)
                 return {"loss": float("nan"), **self.episodes(), "env_steps": int(agent.env_steps)}
+            except (StopIteration, tf.errors.OutOfRangeError) as error:
+                # Keras would take it for the end of the data.
+                raise RuntimeError(f"Training failed at environment step {self.progress[1]}: {error!r}.") from error
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += count
@@ -213,7 +217,9 @@ class HostTraining(Training):
             if self._update is None:
                 # Concrete, because choosing a function by its arguments costs as much as a small update.
                 self._update = update if self.agent.run_eagerly else update.get_concrete_function(*arguments)
-            values, numbers = self._update(*arguments)
+                self._update, (values, numbers) = first_call(self._update, *arguments)
+            else:
+                values, numbers = self._update(*arguments)
             *numbers, bad = numbers.numpy().tolist()
             if bad:
                 raise self._undone(bad, names, rollout)
@@ -284,7 +290,10 @@ class CompiledTraining(Training):
         arguments = self._players, tf.constant(count), self._annealing
         if self._program is None:
             self._program = program if self.agent.run_eagerly else program.get_concrete_function(*arguments)
-        self._players, sums, numbers, bad = self._program(*arguments)
+            self._program, results = first_call(self._program, *arguments)
+        else:
+            results = self._program(*arguments)
+        self._players, sums, numbers, bad = results
         self.agent.keep_players(self._env, self._players)
         if bad.numpy():
             self._explain(int(bad), names)
@@ -356,9 +365,7 @@ class Noise:
         self._rollouts = max(1, self.rows // horizon)
         self._horizon = horizon
         self._seed = agent.seed
-        shape = (self._rollouts * horizon, num_envs)
-        # Graph and not XLA, in every mode of the agent, whose rounding would differ.
-        self._draw = tf.function(lambda seed: agent.head.noise(seed, shape), autograph=False)
+        self._draw = agent.noise_program((self._rollouts * horizon, num_envs))
         self._block = None
 
     def __call__(self, iteration):

@@ -125,3 +125,12 @@ class Budget(keras.callbacks.Callback):
         self.model._runtime.epoch_is_over = False
         if self._is_spent(self._spent):
             self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        spent = int(self.model.progress.numpy()[self._in_steps]) if self._spent is None else self._spent
+        if not self._is_spent(spent) and not self.model._runtime.stop_training:
+            raise RuntimeError(
+                f"The budget of {self.total} {'environment steps' if self._in_steps else 'iterations'} must be spent, "
+                f"unless a callback sets `stop_training`. Received: {spent}. Something raised StopIteration, which "
+                "Keras takes for the end of the data."
+            )

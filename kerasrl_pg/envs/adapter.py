@@ -8,6 +8,7 @@ import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from kerasrl_pg.compilation_cache import first_call
 from kerasrl_pg.envs.compiled import CompiledEnv, advance, begin
 from kerasrl_pg.ops import random
 
@@ -121,8 +122,9 @@ def _programs(env):
 
     seed = tf.constant([0, 0], tf.int64)
     actions = tf.TensorSpec((n, *env.action_space.shape), _action_dtype(env.action_space))
-    reset = compiled(reset, seed)
-    return reset, compiled(step, reset(seed)[0], actions, seed)
+    reset, (running, _) = first_call(compiled(reset, seed), seed)
+    step = compiled(step, running, actions, seed)
+    return reset, first_call(step, running, tf.zeros(actions.shape, actions.dtype), seed)[0]
 
 
 def _action_dtype(space):

@@ -7,6 +7,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from kerasrl_pg.compilation_cache import first_call
+from kerasrl_pg.quiet import held_back
+
 
 class Actor:
     """A policy as one call from NumPy observations to NumPy actions, for a fixed number of environments.
@@ -100,8 +103,7 @@ class Actor:
         if not has_convolutions(self._policy):
             function = tf.function(act, jit_compile=True, autograph=False).get_concrete_function(*specs)
             try:
-                function(*[tf.zeros(spec.shape, spec.dtype) for spec in specs])
-                return function
+                return first_call(function, *[tf.zeros(spec.shape, spec.dtype) for spec in specs])[0]
             except tf.errors.OpError:  # Some layer is beyond XLA too.
                 pass
         return tf.function(act, autograph=False).get_concrete_function(*specs)
@@ -177,7 +179,7 @@ def has_convolutions(model):
 
 def _interpreter(content):
     """An allocated interpreter: TensorFlow's own, or the separate package that is to succeed it."""
-    with warnings.catch_warnings():
+    with held_back(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if hasattr(tf.lite, "Interpreter"):
             interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
@@ -185,5 +187,5 @@ def _interpreter(content):
             from ai_edge_litert.interpreter import Interpreter
 
             interpreter = Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
+        interpreter.allocate_tensors()
     return interpreter

@@ -5,7 +5,7 @@ import uuid
 import zipfile
 from pathlib import Path
 
-import h5py
+from kerasrl_pg.saving.weights import read_weights
 
 
 def write_beside(filepath, suffix, write, verify, overwrite=True):
@@ -35,6 +35,8 @@ def write_beside(filepath, suffix, write, verify, overwrite=True):
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         write(str(temporary))
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # A disk may say only now that it is full.
         verify(temporary)
         os.replace(temporary, path)
     finally:
@@ -54,8 +56,5 @@ def verify_zip(path):
 
 def verify_weights(path):
     """Raises where a `.weights.h5` file is not whole."""
-    with h5py.File(path) as file:
-        count = []
-        file.visititems(lambda _, item: count.append(item[()]) if isinstance(item, h5py.Dataset) else None)
-    if not count:
+    if not read_weights(path).weights:
         raise OSError("The saved weights cannot be read back: the file holds none. Is the disk full?")

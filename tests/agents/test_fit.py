@@ -546,3 +546,67 @@ def test_run_eagerly_lets_python_see_the_tensors(walk):
     agent.compile(run_eagerly=True)
     agent.fit(walk, epochs=1, steps_per_epoch=2, num_envs=2, verbose=0)
     assert len(seen) == 2 and tf.executing_eagerly()
+
+
+class Exhausted(gym.Env):
+    """An environment that plays what an iterator gives it, which comes to its end."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, error):
+        self.error = error
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = iter(range(20))
+        return np.ones(1, np.float32), {}
+
+    def step(self, action):
+        try:
+            next(self.left)
+        except StopIteration:
+            raise self.error from None
+        return np.ones(1, np.float32), 1.0, False, False, {}
+
+
+@pytest.mark.parametrize("error", [StopIteration(), tf.errors.OutOfRangeError(None, None, "end of sequence")])
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_data_that_end_before_the_budget_are_an_error(error, num_envs):
+    with pytest.raises(RuntimeError, match="StopIteration|end of sequence"):
+        tiny().fit(lambda: Exhausted(error), total_steps=64, num_envs=num_envs, epochs=1, verbose=0)
+
+
+def test_a_compiled_environment_whose_data_end_is_an_error():
+    agent = tiny()
+    agent.compile(run_eagerly=True)
+    training = pg.envs.CartPole(num_envs=2)
+    agent.bind(training.observation_space, training.action_space)
+    agent.train_step = lambda rollout: next(iter(()))
+    with pytest.raises(RuntimeError, match="Training failed at environment step 0: StopIteration"):
+        agent.fit(training, total_steps=16, epochs=1, verbose=0)
+
+
+def test_a_callback_whose_data_end_is_an_error(walk):
+    rates = iter([0.1, 0.2])
+    agent = tiny()
+    with pytest.warns(UserWarning, match="out of data"), pytest.raises(RuntimeError, match="Received: 24. Something"):
+        agent.fit(
+            walk,
+            total_steps=32,
+            epochs=1,
+            verbose=0,
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: next(rates))],
+        )
+
+
+def test_no_fit_or_agent_traces_what_another_has(walk, caplog):
+    for _ in range(2):
+        agent = tiny()
+        for _ in range(6):
+            agent.fit(walk, total_steps=8, epochs=1, verbose=0)
+            agent.evaluate(walk, episodes=1)
+            agent.act(0)
+            agent.act(0, deterministic=False)
+    assert "retracing" not in caplog.text
+    assert len(agent._runtime.noise_programs) == 1
