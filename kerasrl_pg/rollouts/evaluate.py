@@ -30,8 +30,7 @@ def play_episodes(env, spec, actor, noise, episodes, seed):
     while quota.any():
         if t % 256 == 0:
             chunk = noise(t // 256)
-        inputs = spec.map(lambda leaf, x: np.asarray(x, leaf.dtype.as_numpy_dtype), observations)
-        _, _, env_actions = actor(inputs, None if chunk is None else chunk[t % 256])
+        _, _, env_actions = actor(observations, None if chunk is None else chunk[t % 256])
         step = stepper.step(env_actions)
         observations = step.observations
         valid = True if step.valid is None else step.valid
