@@ -30,6 +30,9 @@ class ObservationSpec:
             beyond int32; if a `Dict` has keys that are neither texts nor whole numbers; or two leaves get the same
             name. The sentence names the leaf's place, as `observation_space['robot'][1]`.
 
+    Attributes:
+        choices: `(smallest, largest)` by name, of the leaves that have choices, as numbers or arrays.
+
     Example:
 
     >>> import gymnasium as gym
@@ -46,6 +49,11 @@ class ObservationSpec:
         self.single = not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple))
         specs = {name: tf.TensorSpec(leaf.shape, leaf.tf_dtype, name=name) for name, leaf in self._leaves.items()}
         self.specs = specs["observation"] if self.single else specs
+        self.choices = {
+            name: (leaf.low, leaf.high)
+            for name, leaf in self._leaves.items()
+            if leaf.low is not None and leaf.dtype != np.uint8
+        }
 
     def _collect(self, space, path):
         parts = _parts(space, "observation_space", path)
@@ -117,7 +125,7 @@ class ObservationSpec:
                     row = int(bad.argmax())
                     raise ValueError(
                         f"`observation{place(leaf.path)}` must be finite. Received: {array[row]} {where(row)}. "
-                        "Repair the environment, or bound its observations with a wrapper."
+                        "Repair the observation, or bound it with a wrapper of the environment."
                     )
 
     def empty(self, *batch):
@@ -136,20 +144,26 @@ class ObservationSpec:
         """So many observations of zeros."""
         return self.map(lambda leaf: tf.zeros((batch_size, *leaf.shape), leaf.dtype))
 
-    def is_batch(self, observations):
-        """Whether flattened `observations` have a leading batch dimension.
+    def batch_size(self, observations, where):
+        """How many observations these are; None for one without a batch dimension.
+
+        Args:
+            observations: One observation or a batch, nested as the space.
+            where: As for `read`.
 
         Raises:
-            ValueError: If their shape is neither one observation's nor a batch's.
+            ValueError: If the first leaf's shape is neither one observation's nor a batch's.
         """
-        leaves = {"observation": observations} if self.single else observations
-        name, array = next(iter(leaves.items()))
-        shape = self._leaves[name].shape
-        if array.shape == shape:
-            return False
-        if array.shape[1:] == shape and array.ndim == len(shape) + 1:
-            return True
-        raise ValueError(f"`{name}` must have shape {shape}, or a batch of it. Received: {name}.shape={array.shape}.")
+        leaf = next(iter(self._leaves.values()))
+        array = np.asarray(leaf.parts(observations, where, rows=False))
+        if array.shape == leaf.shape:
+            return None
+        if array.shape[1:] == leaf.shape and array.ndim == len(leaf.shape) + 1:
+            return len(array)
+        raise ValueError(
+            f"`observation{place(leaf.path)}` must have shape {leaf.shape}, or a batch of it. "
+            f"Received: shape {array.shape}."
+        )
 
 
 class _Leaf:
@@ -210,7 +224,7 @@ class _Leaf:
             raise ValueError(
                 f"`observation` must be nested as the observation_space, and hold observation{place(self.path)}. "
                 f"Received: {received!r:.200} {where(len(parts) if rows else None)}. "
-                "Repair the environment, or its observation_space."
+                "Repair the observation, or the observation_space."
             ) from None
 
     def read(self, values, count, where):
@@ -261,7 +275,7 @@ class _Leaf:
         numbers = "numbers" if "f" in self.kinds else "whole numbers"
         return ValueError(
             f"`observation{place(self.path)}` must be {numbers} of shape {self.shape}, as its space {self.space} says. "
-            f"Received: {received} {where(row)}. Repair the environment, or its observation_space."
+            f"Received: {received} {where(row)}. Repair the observation, or the observation_space."
         )
 
     def _beyond(self, array, bad, where):
@@ -274,7 +288,7 @@ class _Leaf:
             wanted = f"one of the choices of its space {self.space}"
         return ValueError(
             f"`observation{place(self.path)}` must be {wanted}. Received: {value} {where(row)}. "
-            "Repair the environment, or its observation_space."
+            "Repair the observation, or the observation_space."
         )
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from kerasrl_pg import ops
 from kerasrl_pg.envs.compiled import Running, advance, begin
+from kerasrl_pg.envs.spaces import ObservationSpec
 from kerasrl_pg.rollouts.rollout import Rollout
 
 WINDOW = 100  # Finished episodes that the means are over, as `EpisodeStatistics`.
@@ -113,7 +114,29 @@ def collect(env, policy, head, players, seeds, horizon, episodes=None):
     players = Players(running, returns, finished, count)
     # After the loop and all at once: the same numbers, by the program that will recompute them for the ratio.
     log_probs = policy(ops.flatten_time(record["observations"])).log_prob(ops.flatten_time(record["actions"]))
-    return Rollout(log_probs=tf.reshape(log_probs, (horizon, n)), **record), players, rows
+    log_probs = tf.reshape(log_probs, (horizon, n))
+    for observations in (record["observations"], record["next_observations"]):
+        # What is no choice of a discrete space would be a one-hot vector of zeros; with NaN the rollout is refused.
+        log_probs = tf.where(within(env.observation_space, observations), log_probs, float("nan"))
+    return Rollout(log_probs=log_probs, **record), players, rows
+
+
+def within(space, observations):
+    """Whether the discrete parts of observations are choices of their space.
+
+    Args:
+        space: Of one observation.
+        observations: [T, N, ...].
+
+    Returns:
+        bool [T, N]; a scalar where nothing is discrete.
+    """
+    spec, inside = ObservationSpec(space), tf.constant(True)
+    for name, (low, high) in spec.choices.items():
+        leaf = observations if spec.single else observations[name]
+        fits = (leaf >= tf.cast(low, leaf.dtype)) & (leaf <= tf.cast(high, leaf.dtype))
+        inside &= tf.reduce_all(tf.reshape(fits, [*leaf.shape[:2], -1]), -1)
+    return inside
 
 
 def latest(returns, lengths, finished, count):

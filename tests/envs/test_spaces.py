@@ -147,18 +147,24 @@ def test_spaces_without_a_tensor_are_refused(space):
         ObservationSpec(space)
 
 
+def where(row):
+    return f"at {row}"
+
+
 def test_one_observation_or_a_batch():
     spec = ObservationSpec(S.Box(-1, 1, (3,)))
-    assert not spec.is_batch(np.zeros(3))
-    assert spec.is_batch(np.zeros((1, 3)))
+    assert spec.batch_size(np.zeros(3), where) is None
+    assert spec.batch_size(np.zeros((1, 3)), where) == 1
     for shape in ((4,), (2, 4), (2, 2, 3)):
-        with pytest.raises(ValueError, match=r"`observation` must have shape \(3,\), or a batch of it. Received: obs"):
-            spec.is_batch(np.zeros(shape))
+        with pytest.raises(
+            ValueError, match=r"`observation` must have shape \(3,\), or a batch of it. Received: sh"
+        ):
+            spec.batch_size(np.zeros(shape), where)
     spec = ObservationSpec(S.Discrete(3))
-    assert not spec.is_batch(np.array(1))
-    assert spec.is_batch(np.array([1, 2]))
+    assert spec.batch_size(1, where) is None
+    assert spec.batch_size([1, 2], where) == 2
     spec = ObservationSpec(SPACES["tuple"])
-    assert spec.is_batch({"item0": np.zeros(2), "item1": np.zeros((2, 1))})
+    assert spec.batch_size((np.zeros(2), np.zeros((2, 1))), where) == 2
 
 
 def test_images():
