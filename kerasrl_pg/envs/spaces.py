@@ -185,7 +185,7 @@ class _Leaf:
         self.tf_dtype = _leaf_dtype(space, name)
         self.dtype = np.dtype(self.tf_dtype.as_numpy_dtype)
         self.shape = tuple(space.shape)
-        check_holds_something(space, name)
+        _check_holds_something(space, name)
         self.kinds, self.low, self.high = "biuf", None, None
         if isinstance(space, gym.spaces.Discrete):
             self.kinds, self.low, self.high = "biu", int(space.start), int(space.start) + int(space.n) - 1
@@ -320,18 +320,63 @@ def _parts(space, name, path):
     return parts
 
 
-def check_holds_something(space, name):
-    """Refuses a leaf space of no numbers or choices.
+def check_buildable(spec, action_space=None):
+    """Refuses spaces that the library's own networks cannot be built for, before Keras says so unreadably.
 
     Args:
-        space: The leaf.
-        name: The caller's name for it, for the sentence.
+        spec: An `ObservationSpec`.
+        action_space: The action space, or None where the head is the user's own.
 
     Raises:
-        ValueError: If its shape has a zero in it.
+        ValueError: If an image is too small for a convolution, actions are of no numbers, or there are more choices
+            than networks can hold; the sentence names the leaf's place.
     """
+    for leaf in spec._leaves.values():
+        space, name = leaf.space, f"observation_space{place(leaf.path)}"
+        if is_image(space) and min(_sides(space)) < 3:
+            raise ValueError(
+                f"`{name}` must have sides of at least 3, since uint8 of two or three dimensions is an image here and "
+                f"passes through convolutions of 3 x 3. Received: {space} of shape {space.shape}. Flatten it, as by "
+                "gymnasium.wrappers.FlattenObservation, or pass networks of your own."
+            )
+        # Ours: one dense layer of 64 would hold 256 MiB.
+        _check_count(name, space, _choices(space), 2**20, "ObservationWrapper")
+    if action_space is not None and action_space.shape is not None:
+        _check_holds_something(action_space, "action_space")
+        count = _choices(action_space, together=True) or int(np.prod(action_space.shape, dtype=float))
+        # Ours: each step draws a number for each, so that 256 steps of 8 environments take 512 MiB.
+        _check_count("action_space", action_space, count, 2**16, "ActionWrapper")
+
+
+def _sides(image):
+    """Height and width, the channels being the smaller of the first and the last axis, as in `models.networks.cnn`."""
+    shape = image.shape
+    return shape[:2] if len(shape) == 2 or shape[0] >= shape[2] else shape[1:]
+
+
+def _check_holds_something(space, name):
     if 0 in space.shape:
-        raise ValueError(f"`{name}` must hold at least one number. Received: {space} of shape {space.shape}.")
+        raise ValueError(
+            f"`{name}` must hold at least one number. Received: {space} of shape {space.shape}. Leave it out."
+        )
+
+
+def _check_count(name, space, count, most, wrapper):
+    if count > most:
+        raise ValueError(
+            f"`{name}` must have at most {most:,} choices, of each of which the networks hold weights. "
+            f"Received: {space}. Split them over several, as digits in a MultiDiscrete, with a gymnasium.{wrapper}, or "
+            "pass networks of your own."
+        )
+
+
+def _choices(space, together=False):
+    """How many choices a leaf has; `together` counts those of a MultiDiscrete as heads do, as one rectangle."""
+    if isinstance(space, gym.spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return int(space.nvec.size * space.nvec.max(initial=0) if together else space.nvec.sum(dtype=float))
+    return 0
 
 
 def _leaf_name(path):

@@ -25,7 +25,7 @@ def make_vector_env(env, num_envs=None, argument="env"):
         `(vector_env, owned)`: `owned` is True where it was made here, and is then the caller's to close.
 
     Raises:
-        TypeError: If `env` is none of these.
+        TypeError: If `env` is none of these, or has no spaces.
         ValueError: If `num_envs` contradicts `env`.
 
     >>> vector_env, owned = make_vector_env("CartPole-v1", num_envs=3)
@@ -47,6 +47,7 @@ def make_vector_env(env, num_envs=None, argument="env"):
                 f"`num_envs` must be 1 where `{argument}` is one environment, since it cannot be copied. "
                 f"Received: num_envs={num_envs}. Pass its id or a function that makes it."
             )
+        _check_spaces(env, argument)
         return _sync([lambda: env]), False
     if isinstance(env, str):
         # As gymnasium's own vectors do: one checked copy shows what is wrong, checking all of them costs time.
@@ -57,6 +58,7 @@ def make_vector_env(env, num_envs=None, argument="env"):
         if isinstance(first, VectorEnv):
             return make_vector_env(first, num_envs, argument)[0], True
         if isinstance(first, gym.Env):
+            _check_spaces(first, argument)
             vector_env = _sync([lambda: first, *[env] * ((num_envs or 1) - 1)])
             if len({id(one) for one in vector_env.envs}) < vector_env.num_envs:
                 raise ValueError(
@@ -71,6 +73,15 @@ def make_vector_env(env, num_envs=None, argument="env"):
         f"`{argument}` must be a gymnasium id, a callable that makes an environment, a gymnasium.Env or a VectorEnv. "
         f"Received: {argument}={env!r}."
     )
+
+
+def _check_spaces(env, argument):
+    for name in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, name, None), gym.Space):
+            raise TypeError(
+                f"`{argument}` must have a gymnasium space as its `{name}`. "
+                f"Received: {getattr(env, name, None)!r} of {env!r}."
+            )
 
 
 def _sync(makers):
@@ -377,12 +388,15 @@ class Stepper:
         what = f"raised {type(error).__name__} {self._moment()}: {error}"
         inner = getattr(self.env, "unwrapped", self.env)
         if row is None and isinstance(inner, AsyncVectorEnv) and isinstance(error, (EOFError, OSError)):
-            # A pipe may break a little earlier than its process ends.
-            multiprocessing.connection.wait([process.sentinel for process in inner.processes], timeout=5)
-            ended = {row: process.exitcode for row, process in enumerate(inner.processes) if not process.is_alive()}
+            # A pipe breaks a little earlier than its process has ended.
+            gone = multiprocessing.connection.wait([process.sentinel for process in inner.processes], timeout=5)
+            ended = {row: process for row, process in enumerate(inner.processes) if process.sentinel in gone}
+            for process in ended.values():
+                process.join(timeout=5)
             if ended:
                 row = ", ".join(map(str, ended))
-                what = f"has ended its process {self._moment()}, with exit code {', '.join(map(str, ended.values()))}"
+                codes = ", ".join(str(process.exitcode) for process in ended.values())
+                what = f"ended its process {self._moment()}, with exit code {codes}"
                 # It can serve no more, and closing it later would wait for the answer that will not come.
                 close(self.env, failed=True)
         row = "(the vector environment does not say which)" if row is None else row
