@@ -223,7 +223,7 @@ class _Leaf:
             received = observations[len(parts)] if rows else observations
             raise ValueError(
                 f"`observation` must be nested as the observation_space, and hold observation{place(self.path)}. "
-                f"Received: {received!r:.200} {where(len(parts) if rows else None)}. "
+                f"Received: {shown(received)} {where(len(parts) if rows else None)}. "
                 "Repair the observation, or the observation_space."
             ) from None
 
@@ -264,13 +264,13 @@ class _Leaf:
             try:
                 one = np.asarray(value)
             except (ValueError, TypeError):
-                received = f"{value!r:.200}"
+                received = shown(value)
                 break
             if one.shape != self.shape:
                 received = f"shape {one.shape}"
                 break
             if one.dtype.kind not in self.kinds:
-                received = f"{value!r:.200} of {one.dtype}"
+                received = f"{shown(value)} of {one.dtype}"
                 break
         numbers = "numbers" if "f" in self.kinds else "whole numbers"
         return ValueError(
@@ -299,6 +299,11 @@ def place(path):
     "['robot'][1]"
     """
     return "".join(f"[{key!r}]" for key in path)
+
+
+def shown(value):
+    """The beginning of a value's representation, on one line, for sentences."""
+    return " ".join(repr(value).split())[:200]
 
 
 def _parts(space, name, path):

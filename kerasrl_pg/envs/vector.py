@@ -11,6 +11,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.async_vector_env import AsyncState
 from gymnasium.vector.utils import iterate
 
+from kerasrl_pg.envs.spaces import shown
+
 
 def make_vector_env(env, num_envs=None, argument="env"):
     """A gymnasium vector environment from an id, a callable, an `Env` or a `VectorEnv`.
@@ -241,7 +243,8 @@ class Stepper:
         try:
             raw, rewards, terminated, truncated, _ = zip(*results, strict=True)
         except (ValueError, TypeError):
-            raise self._no_step(results) from None
+            fits = [isinstance(result, (tuple, list)) and len(result) == 5 for result in results]
+            raise self._no_step(results[fits.index(False)], fits.index(False)) from None
         return raw, True, self._numbers(rewards), *self._flags(terminated, truncated), None
 
     def _play_workers(self, actions):
@@ -269,7 +272,7 @@ class Stepper:
         except Exception as error:
             raise self._raised(error) from error
         if not isinstance(result, (tuple, list)) or len(result) != 5:
-            raise self._no_step([result])
+            raise self._no_step(result, None)
         raw, rewards, *flags, info = result
         rewards = np.asarray(rewards)
         if rewards.shape != (self.num_envs,):
@@ -283,7 +286,7 @@ class Stepper:
             array = np.asarray(flag)
             if array.shape != (self.num_envs,) or array.dtype != bool:
                 raise ValueError(
-                    f"`{name}` of `env.step` must be booleans of shape ({self.num_envs},). Received: {flag!r:.200} in "
+                    f"`{name}` of `env.step` must be booleans of shape ({self.num_envs},). Received: {shown(flag)} in "
                     f"step {self._steps}. Make them so in the environment, as by `.astype(bool)`."
                 )
         return raw, False, rewards, *map(np.asarray, flags), info
@@ -302,7 +305,7 @@ class Stepper:
         except (TypeError, ValueError):
             pass
         raise ValueError(
-            f"`reward` must be one number. Received: {reward!r:.200} of {type(reward)} {self._where(row)}. "
+            f"`reward` must be one number. Received: {shown(reward)} of {type(reward)} {self._where(row)}. "
             "Repair the environment's reward."
         )
 
@@ -314,16 +317,13 @@ class Stepper:
                     array = np.asarray(flag)
                     if array.shape != () or array.dtype.kind != "b":
                         raise ValueError(
-                            f"`{name}` must be True or False. Received: {flag!r:.200} of {type(flag)} "
+                            f"`{name}` must be True or False. Received: {shown(flag)} of {type(flag)} "
                             f"{self._where(row)}. Return bool({name}) in the environment."
                         )
         return [np.array(flags, bool) for flags in both]
 
-    def _no_step(self, results):
-        """The error of results of `step` that are not what gymnasium's are."""
-        fits = [isinstance(result, (tuple, list)) and len(result) == 5 for result in results]
-        row = fits.index(False) if False in fits else 0
-        result = results[row]
+    def _no_step(self, result, row):
+        """The error of a result of `step` that is not what gymnasium's is."""
         received = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"{type(result)}"
         return ValueError(
             "`env.step` must return (observation, reward, terminated, truncated, info). "
