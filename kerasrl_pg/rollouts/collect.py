@@ -168,15 +168,17 @@ def check_finite(rollout, spec):
             beyond float32. In one row an observation comes before the log-probability computed from it. Before all
             these, the first observation that is no choice of a discrete space.
     """
-    fields = {}
+    fields, astray = {}, []
     for field in ("observations", "log_probs", "rewards", "next_observations"):
         value = getattr(rollout, field)
         leaves = {f"{field}['{k}']": v for k, v in value.items()} if isinstance(value, dict) else {field: value}
         if field.endswith("observations"):
             for leaf, name in zip(leaves, spec.specs if isinstance(value, dict) else ["observation"], strict=True):
                 if name in spec.choices:
-                    _check_choices(leaf, leaves[leaf], rollout.valid, *spec.choices[name])
+                    astray += _astray(leaf, leaves[leaf], rollout.valid, *spec.choices[name])
         fields.update({name: array for name, array in leaves.items() if array.dtype.kind == "f"})
+    if astray:
+        raise ValueError(min(astray, key=lambda one: one[0])[1])
     largest, found = np.finfo(np.float32).max, []
     for name, array in fields.items():
         # A sum is finite where all terms are, and far cheaper than testing each.
@@ -190,15 +192,18 @@ def check_finite(rollout, spec):
         raise not_finite(name, t, index, array[t, index])
 
 
-def _check_choices(field, array, valid, low, high):
+def _astray(field, array, valid, low, high):
+    """`[(step, sentence)]` of the first observation that is no choice; [] where all are."""
     bad = ~((array >= low) & (array <= high)).reshape(*array.shape[:2], -1).all(-1) & valid
-    if bad.any():
-        t, index = np.argwhere(bad)[0]
-        raise ValueError(
-            f"`{field}` must be choices of their space, from {low} to {high}. Received: {array[t, index]} from "
-            f"environment {index} in step {t} of the rollout. Repair the environment, or its observation_space. "
-            "The agent keeps the weights of its last finished update."
-        )
+    if not bad.any():
+        return []
+    t, index = np.argwhere(bad)[0]
+    sentence = (
+        f"`{field}` must be choices of their space, from {low} to {high}. Received: {array[t, index]} from "
+        f"environment {index} in step {t} of the rollout. Repair the environment, or its observation_space. "
+        "The agent keeps the weights of its last finished update."
+    )
+    return [(t, sentence)]
 
 
 def not_finite(field, step, env, value="a value that is not"):

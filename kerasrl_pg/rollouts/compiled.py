@@ -115,27 +115,27 @@ def collect(env, policy, head, players, seeds, horizon, episodes=None):
     # After the loop and all at once: the same numbers, by the program that will recompute them for the ratio.
     log_probs = policy(ops.flatten_time(record["observations"])).log_prob(ops.flatten_time(record["actions"]))
     log_probs = tf.reshape(log_probs, (horizon, n))
-    for observations in (record["observations"], record["next_observations"]):
-        # What is no choice of a discrete space would be a one-hot vector of zeros; with NaN the rollout is refused.
-        log_probs = tf.where(within(env.observation_space, observations), log_probs, float("nan"))
-    return Rollout(log_probs=log_probs, **record), players, rows
+    astray = record["valid"] & ~within(env, record["observations"], record["next_observations"])
+    # What is no choice of a discrete space would be a one-hot vector of zeros; a NaN has the rollout refused.
+    return Rollout(log_probs=tf.where(astray, float("nan"), log_probs), **record), players, rows
 
 
-def within(space, observations):
+def within(env, *observations):
     """Whether the discrete parts of observations are choices of their space.
 
     Args:
-        space: Of one observation.
-        observations: [T, N, ...].
+        env: A `CompiledEnv`.
+        observations: Each [T, N, ...], or a dictionary of such.
 
     Returns:
         bool [T, N]; a scalar where nothing is discrete.
     """
-    spec, inside = ObservationSpec(space), tf.constant(True)
+    spec, inside = ObservationSpec(env.observation_space), tf.constant(True)
     for name, (low, high) in spec.choices.items():
-        leaf = observations if spec.single else observations[name]
-        fits = (leaf >= tf.cast(low, leaf.dtype)) & (leaf <= tf.cast(high, leaf.dtype))
-        inside &= tf.reduce_all(tf.reshape(fits, [*leaf.shape[:2], -1]), -1)
+        for leaves in observations:
+            leaf = leaves if spec.single else leaves[name]
+            fits = (leaf >= tf.cast(low, leaf.dtype)) & (leaf <= tf.cast(high, leaf.dtype))
+            inside &= tf.reduce_all(tf.reshape(fits, [*leaf.shape[:2], -1]), -1)
     return inside
 
 
