@@ -28,13 +28,13 @@ from kerasrl_pg.checks import (
 from kerasrl_pg.envs.adapter import CompiledVectorEnv
 from kerasrl_pg.envs.compiled import CompiledEnv
 from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_to_config
-from kerasrl_pg.envs.vector import make_vector_env
+from kerasrl_pg.envs.vector import close, make_vector_env
 from kerasrl_pg.models.adopt import adopt, regularized
 from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling
 from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.actor import Actor, has_convolutions
-from kerasrl_pg.rollouts.evaluate import evaluate_policy
+from kerasrl_pg.rollouts.evaluate import check_policy, evaluate_policy
 from kerasrl_pg.saving.weights import (
     InMemory,
     check_same_weights,
@@ -481,6 +481,7 @@ class Agent(keras.Model, metaclass=_AgentType):
         validation_env=None,
         validation_freq=1,
         validation_episodes=10,
+        validation_max_steps=200_000,
         verbose="auto",
         initial_epoch=0,
         seed=None,
@@ -502,6 +503,7 @@ class Agent(keras.Model, metaclass=_AgentType):
             validation_env: As `env`; evaluated after every `validation_freq` epochs, logged as `val_return` and so on.
             validation_freq: Epochs between evaluations.
             validation_episodes: Episodes of an evaluation. 10: ours, cheap beside an epoch.
+            validation_max_steps: The `max_steps` of an evaluation.
             verbose: 0 silent, 1 progress bar, 2 one line an epoch.
             initial_epoch: Epoch to start from, when a run is resumed.
             seed: Of the environments; None derives it from the agent's random state.
@@ -535,7 +537,7 @@ class Agent(keras.Model, metaclass=_AgentType):
                 "`initial_epoch` must be left out with `resume=True`, which knows where the fit was. "
                 f"Received: initial_epoch={initial_epoch}."
             )
-        vector_env, validation = None, None
+        vector_env, validation, history = None, None, None
         if not isinstance(env, CompiledEnv):
             vector_env, owned = make_vector_env(env, num_envs)
         elif num_envs not in (None, env.num_envs):
@@ -565,7 +567,7 @@ class Agent(keras.Model, metaclass=_AgentType):
             else:
                 self.progress.assign(budget.progress_at(initial_epoch))
             if validation_env is not None:
-                validation = self._validation(validation_env, validation_episodes, vector_env)
+                validation = self._validation(validation_env, validation_episodes, vector_env, validation_max_steps)
             verbose = 1 if verbose == "auto" else verbose
             if vector_env is None:
                 runtime.training = CompiledTraining(self, budget, verbose != 0, env, horizon, seed)
@@ -578,7 +580,7 @@ class Agent(keras.Model, metaclass=_AgentType):
                 callbacks.append(Progress())
             # A dummy dataset: Keras runs its loop and callbacks, and asks `train_function` for an execution. Rollouts
             # do not pass through its data adapters, which prefetch and would train on a stale policy.
-            return super().fit(
+            history = super().fit(
                 tf.data.Dataset.range(1).repeat(),
                 epochs=budget.epochs,
                 initial_epoch=initial_epoch,
@@ -595,12 +597,13 @@ class Agent(keras.Model, metaclass=_AgentType):
                 validation_freq=validation_freq,
                 shuffle=False,
             )
+            return history
         finally:
             runtime.training = runtime.validation = None
             if vector_env is not None and owned:
-                vector_env.close()
+                close(vector_env, failed=history is None)
             if validation is not None and validation[1]:
-                validation[0].close()
+                close(validation[0], failed=history is None)
 
     episodes_per_env = None  # Whole episodes of each environment in a rollout, for methods that need them.
 
@@ -611,8 +614,9 @@ class Agent(keras.Model, metaclass=_AgentType):
     def check_rollout(self, horizon, num_envs):
         """Refuses settings that do not fit rollouts of `horizon` x `num_envs`; a method adds its own checks."""
 
-    def _validation(self, env, episodes, training_env):
+    def _validation(self, env, episodes, training_env, max_steps):
         check_whole("validation_episodes", episodes)
+        check_whole("validation_max_steps", max_steps, optional=True)
         vector_env, owned = _evaluation_env(env, None, episodes, "validation_env")
         if vector_env is training_env:
             raise ValueError(
@@ -620,7 +624,7 @@ class Agent(keras.Model, metaclass=_AgentType):
                 "Received: the same object. Pass its id, a function that makes it, or another copy."
             )
         self.bind(vector_env.single_observation_space, vector_env.single_action_space, "validation_env")
-        return vector_env, owned, episodes
+        return vector_env, owned, episodes, max_steps
 
     def actor(self, num_envs, deterministic):
         """The `Actor` for this many environments; made once."""
@@ -739,7 +743,17 @@ class Agent(keras.Model, metaclass=_AgentType):
     # Judging and acting
 
     def evaluate(
-        self, env=None, episodes=100, deterministic=True, seed=None, num_envs=None, *, x=None, callbacks=None, **kwargs
+        self,
+        env=None,
+        episodes=100,
+        deterministic=True,
+        seed=None,
+        num_envs=None,
+        max_steps=200_000,
+        *,
+        x=None,
+        callbacks=None,
+        **kwargs,
     ):
         """Plays whole episodes with the policy as it stands; nothing learns and no statistics move.
 
@@ -753,6 +767,9 @@ class Agent(keras.Model, metaclass=_AgentType):
             seed: Of environments and samples; None derives it from the agent's seed, without moving its random state.
             num_envs: Environments side by side where they are made here; min(episodes, 8): ours, more rarely pays in
                 one process.
+            max_steps: Steps that an episode may take, at least 1, or None for any number. Where one takes more, its
+                return is unknown: all of them are given as NaN, with a warning. 200,000: ours, above the 108,000
+                frames of an Atari game, the longest usual limit, and some seconds where steps are cheap.
             x, callbacks, kwargs: Keras's own, used when `fit` validates.
 
         Returns:
@@ -761,24 +778,30 @@ class Agent(keras.Model, metaclass=_AgentType):
             `episodes`, `deterministic` (1.0 or 0.0).
 
         Raises:
-            ValueError: If the agent is not built or the environment does not fit.
+            ValueError: If the agent is not built, the environment does not fit, or an observation, a reward or what
+                the policy makes of it is not finite.
+            RuntimeError: If the environment raises.
         """
         if x is not None:
-            vector_env, _, episodes = self._runtime.validation
+            vector_env, _, episodes, max_steps = self._runtime.validation
             callbacks.on_test_begin()
-            logs = evaluate_policy(self, vector_env, episodes, deterministic, self.seed + 1)
+            logs = evaluate_policy(self, vector_env, episodes, deterministic, self.seed + 1, max_steps)
             callbacks.on_test_end(logs)
             return logs
         check_whole("episodes", episodes)
         check_whole("seed", seed, at_least=0, at_most=2**31 - 1, optional=True)
+        check_whole("max_steps", max_steps, optional=True)
         self._assert_built("evaluate")
         vector_env, owned = _evaluation_env(env, num_envs, episodes)
+        logs = None
         try:
             self.bind(vector_env.single_observation_space, vector_env.single_action_space)
-            return evaluate_policy(self, vector_env, episodes, deterministic, self.seed + 1 if seed is None else seed)
+            seed = self.seed + 1 if seed is None else seed
+            logs = evaluate_policy(self, vector_env, episodes, deterministic, seed, max_steps)
+            return logs
         finally:
             if owned:
-                vector_env.close()
+                close(vector_env, failed=logs is None)
 
     def act(self, observations, deterministic=True, seed=None):
         """The action(s) the environment accepts, for one observation or a batch.
@@ -792,22 +815,23 @@ class Agent(keras.Model, metaclass=_AgentType):
             One action, or a batch, as NumPy.
 
         Raises:
-            ValueError: If the agent is not built, or an observation has the wrong shape.
+            ValueError: If the agent is not built, an observation is none of its space or not finite, or what the
+                policy makes of it is not finite.
         """
         self._assert_built("act")
         spec = self._runtime.spec
-        flat = spec.map(lambda leaf, x: np.asarray(x, leaf.dtype.as_numpy_dtype), spec.flatten(observations))
-        batched = spec.is_batch(flat)
-        if not batched:
-            flat = spec.map(lambda _, x: x[None], flat)
+        size = spec.batch_size(observations, _given)
+        batched = size is not None
+        flat = spec.read(observations if batched else [observations], size if batched else 1, _given, rows=not batched)
+        spec.check_finite(flat, _given)
         seed = (self.next_seed() if seed is None else tf.constant([int(seed), 0])) if not deterministic else None
         distribution = self.policy(tf.nest.map_structure(tf.constant, flat))
         if deterministic:
             actions = distribution.mode()
         else:
-            batch = len(tf.nest.flatten(flat)[0])
-            actions = self.head.sample(distribution, self.head.noise(seed, (batch,)))
+            actions = self.head.sample(distribution, self.head.noise(seed, (size or 1,)))
         env_actions = self.head.to_env(actions).numpy()
+        check_policy(tf.cast(distribution.log_prob(actions), tf.float32).numpy(), env_actions, _given)
         return env_actions if batched else env_actions[0]
 
     def predict_step(self, data):
@@ -1067,6 +1091,11 @@ def _read_players(store):
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"The saved episodes of a compiled environment cannot be read: {error}.") from error
     raise ValueError(f"The saved episodes must be a compiled environment's. Received: {env!r}.")
+
+
+def _given(row):
+    """Where what `act` got comes from, for sentences."""
+    return f"for observation {row or 0} of `act`"
 
 
 def _bound(agent, observation_space, action_space):

@@ -26,7 +26,12 @@ class ObservationSpec:
         space: A gymnasium observation space.
 
     Raises:
-        ValueError: If a leaf is of another kind (`Text`, `Graph`, `Sequence`, ...), or two leaves get the same name.
+        ValueError: If a leaf is of another kind (`Text`, `Graph`, `Sequence`, ...), holds nothing, or has choices
+            beyond int32; if a `Dict` has keys that are neither texts nor whole numbers; or two leaves get the same
+            name. The sentence names the leaf's place, as `observation_space['robot'][1]`.
+
+    Attributes:
+        choices: `(smallest, largest)` by name, of the leaves that have choices, as numbers or arrays.
 
     Example:
 
@@ -39,29 +44,32 @@ class ObservationSpec:
     def __init__(self, space):
         self.space = space
         self.leaves = {}
-        self._paths = {}
+        self._leaves = {}
         self._collect(space, ())
         self.single = not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple))
-        specs = {name: tf.TensorSpec(leaf.shape, _leaf_dtype(leaf), name=name) for name, leaf in self.leaves.items()}
+        specs = {name: tf.TensorSpec(leaf.shape, leaf.tf_dtype, name=name) for name, leaf in self._leaves.items()}
         self.specs = specs["observation"] if self.single else specs
+        self.choices = {
+            name: (leaf.low, leaf.high)
+            for name, leaf in self._leaves.items()
+            if leaf.low is not None and leaf.dtype != np.uint8
+        }
 
     def _collect(self, space, path):
-        if isinstance(space, gym.spaces.Dict):
-            for key, leaf in space.spaces.items():
-                self._collect(leaf, (*path, key))
-        elif isinstance(space, gym.spaces.Tuple):
-            for index, leaf in enumerate(space.spaces):
-                self._collect(leaf, (*path, index))
-        else:
-            name = _leaf_name(path) if path else "observation"
-            if name in self.leaves:
-                raise ValueError(
-                    f"Two parts of the observation space get the same name '{name}'. "
-                    f"Received: space={self.space}. Rename one key of the Dict space."
-                )
-            _leaf_dtype(space)
-            self.leaves[name] = space
-            self._paths[name] = path
+        parts = _parts(space, "observation_space", path)
+        if parts is not None:
+            for key, part in parts:
+                self._collect(part, (*path, key))
+            return
+        name = _leaf_name(path) if path else "observation"
+        if name in self.leaves:
+            raise ValueError(
+                f"Two parts of the observation space get the same name '{name}'. Received: space={self.space}, "
+                f"with observation_space{place(self._leaves[name].path)} and observation_space{place(path)}. "
+                "Rename one key of the Dict space."
+            )
+        self._leaves[name] = _Leaf(space, path)
+        self.leaves[name] = space
 
     def flatten(self, observations):
         """The observation(s) of the environment as this spec's tensor or flat dictionary of arrays.
@@ -74,13 +82,51 @@ class ObservationSpec:
         """
         if self.single:
             return np.asarray(observations)
-        flat = {}
-        for name, path in self._paths.items():
-            part = observations
-            for key in path:
-                part = part[key]
-            flat[name] = np.asarray(part)
-        return flat
+        return {name: np.asarray(leaf.part(observations)) for name, leaf in self._leaves.items()}
+
+    def read(self, observations, count, where, rows=False):
+        """A batch of observations, judged by their kind, as this spec's arrays.
+
+        Args:
+            observations: Nested as the space, each leaf [count, ...]; with `rows` a list of single observations.
+            count: How many there must be.
+            where: Function from the number of an observation to the words that say where it comes from.
+            rows: Whether they come one by one.
+
+        Returns:
+            An array, or a flat dictionary of arrays, of this spec's shapes and dtypes.
+
+        Raises:
+            ValueError: If they are nested otherwise, of another shape, no numbers, no whole numbers where the space
+                has choices, outside of these, or beyond float32; the sentence names the leaf and says `where`.
+        """
+        if self.single:
+            return self._leaves["observation"].read(observations, count, where)
+        return {
+            name: leaf.read(leaf.parts(observations, where, rows), count, where) for name, leaf in self._leaves.items()
+        }
+
+    def check_finite(self, arrays, where):
+        """Refuses NaN and infinity in what `read` gave.
+
+        Args:
+            arrays: The arrays.
+            where: As for `read`.
+
+        Raises:
+            ValueError: Naming the first leaf that holds one.
+        """
+        for name, leaf in self._leaves.items():
+            array = arrays if self.single else arrays[name]
+            # A sum is finite where all terms are, and far cheaper than testing each.
+            if leaf.dtype == np.float32 and not np.isfinite(array.sum(dtype=np.float64)):
+                bad = ~np.isfinite(array.reshape(len(array), -1)).all(1)
+                if bad.any():
+                    row = int(bad.argmax())
+                    raise ValueError(
+                        f"`observation{place(leaf.path)}` must be finite. Received: {array[row]} {where(row)}. "
+                        "Repair the observation, or bound it with a wrapper of the environment."
+                    )
 
     def empty(self, *batch):
         """Zeroed storage for observations with the leading sizes `batch`."""
@@ -98,20 +144,244 @@ class ObservationSpec:
         """So many observations of zeros."""
         return self.map(lambda leaf: tf.zeros((batch_size, *leaf.shape), leaf.dtype))
 
-    def is_batch(self, observations):
-        """Whether flattened `observations` have a leading batch dimension.
+    def batch_size(self, observations, where):
+        """How many observations these are; None for one without a batch dimension.
+
+        Args:
+            observations: One observation or a batch, nested as the space.
+            where: As for `read`.
 
         Raises:
-            ValueError: If their shape is neither one observation's nor a batch's.
+            ValueError: If the first leaf's shape is neither one observation's nor a batch's.
         """
-        leaves = {"observation": observations} if self.single else observations
-        name, array = next(iter(leaves.items()))
-        shape = tuple(self.leaves[name].shape or ())
-        if array.shape == shape:
-            return False
-        if array.shape[1:] == shape and array.ndim == len(shape) + 1:
-            return True
-        raise ValueError(f"`{name}` must have shape {shape}, or a batch of it. Received: {name}.shape={array.shape}.")
+        leaf = next(iter(self._leaves.values()))
+        array = np.asarray(leaf.parts(observations, where, rows=False))
+        if array.shape == leaf.shape:
+            return None
+        if array.shape[1:] == leaf.shape and array.ndim == len(leaf.shape) + 1:
+            return len(array)
+        raise ValueError(
+            f"`observation{place(leaf.path)}` must have shape {leaf.shape}, or a batch of it. "
+            f"Received: shape {array.shape}."
+        )
+
+
+class _Leaf:
+    """One leaf of an observation space: where it is, and what may stand there.
+
+    Args:
+        space: The leaf.
+        path: Keys and places that lead to it.
+
+    Attributes:
+        dtype, tf_dtype: Of the array it becomes.
+        kinds: NumPy's letters for the dtypes that an environment may give.
+        low, high: The smallest and the largest choice; None where there are no choices.
+    """
+
+    def __init__(self, space, path):
+        name = f"observation_space{place(path)}"
+        self.space, self.path = space, path
+        self.tf_dtype = _leaf_dtype(space, name)
+        self.dtype = np.dtype(self.tf_dtype.as_numpy_dtype)
+        self.shape = tuple(space.shape)
+        _check_holds_something(space, name)
+        self.kinds, self.low, self.high = "biuf", None, None
+        if isinstance(space, gym.spaces.Discrete):
+            self.kinds, self.low, self.high = "biu", int(space.start), int(space.start) + int(space.n) - 1
+        elif isinstance(space, gym.spaces.MultiDiscrete):
+            # Of the dtype below, since a small one overflows where start + nvec does.
+            start = space.start.astype(np.int64)
+            self.kinds, self.low, self.high = "biu", start, start + space.nvec.astype(np.int64) - 1
+        elif isinstance(space, gym.spaces.MultiBinary):
+            self.low, self.high = 0, 1
+        elif is_image(space):
+            self.kinds, self.low, self.high = "biu", 0, 255
+        ends = np.iinfo(np.int32)
+        if self.low is not None and (np.min(self.low) < ends.min or np.max(self.high) > ends.max):
+            raise ValueError(
+                f"`{name}` must have choices within int32, {ends.min} to {ends.max}. Received: {space}. "
+                "Split them over several, as digits in a MultiDiscrete, with a gymnasium.ObservationWrapper."
+            )
+
+    def part(self, observation):
+        """This leaf of a nested observation."""
+        for key in self.path:
+            observation = observation[key]
+        return observation
+
+    def parts(self, observations, where, rows):
+        """This leaf of a nested batch, or of each observation in a list."""
+        parts = []
+        try:
+            if not rows:
+                return self.part(observations)
+            for each in observations:
+                parts.append(self.part(each))
+            return parts
+        except (KeyError, IndexError, TypeError):
+            received = observations[len(parts)] if rows else observations
+            raise ValueError(
+                f"`observation` must be nested as the observation_space, and hold observation{place(self.path)}. "
+                f"Received: {shown(received)} {where(len(parts) if rows else None)}. "
+                "Repair the observation, or the observation_space."
+            ) from None
+
+    def read(self, values, count, where):
+        """An array [count, ...] of this leaf's dtype; see `ObservationSpec.read`."""
+        try:
+            array = np.asarray(values)
+        except (ValueError, TypeError):  # Rows of several shapes, or what is no array at all.
+            raise self._misfit(values, where) from None
+        if array.shape != (count, *self.shape) or array.dtype.kind not in self.kinds:
+            raise self._misfit(values if len(array.shape) and len(array) == count else [array], where)
+        if self.low is None:
+            if array.dtype == self.dtype:
+                return array
+            try:
+                with np.errstate(over="raise"):
+                    return array.astype(self.dtype)
+            except FloatingPointError:
+                raise self._beyond(array, np.abs(array) > np.finfo(np.float32).max, where) from None
+        if array.dtype == np.uint8 and self.dtype == np.uint8:
+            return array
+        if self.shape or array.dtype.kind == "f":
+            fits = (array >= self.low) & (array <= self.high)
+            if array.dtype.kind == "f":
+                fits &= array == np.floor(array)
+            if not fits.all():
+                raise self._beyond(array, ~fits, where)
+        else:  # Faster than an array's own minimum.
+            choices = array.tolist()
+            if min(choices) < self.low or max(choices) > self.high:
+                raise self._beyond(array, (array < self.low) | (array > self.high), where)
+        return array.astype(self.dtype)
+
+    def _misfit(self, values, where):
+        """The error of values of another shape or kind."""
+        row, received = 0, ""
+        for row, value in enumerate(values):  # noqa: B007
+            try:
+                one = np.asarray(value)
+            except (ValueError, TypeError):
+                received = shown(value)
+                break
+            if one.shape != self.shape:
+                received = f"shape {one.shape}"
+                break
+            if one.dtype.kind not in self.kinds:
+                received = f"{shown(value)} of {one.dtype}"
+                break
+        numbers = "numbers" if "f" in self.kinds else "whole numbers"
+        return ValueError(
+            f"`observation{place(self.path)}` must be {numbers} of shape {self.shape}, as its space {self.space} says. "
+            f"Received: {received} {where(row)}. Repair the observation, or the observation_space."
+        )
+
+    def _beyond(self, array, bad, where):
+        """The error of values that no choice, or no float32, is."""
+        row = int(bad.reshape(len(bad), -1).any(1).argmax())
+        value = array[row][bad[row]].flat[0] if self.shape else array[row]
+        if self.low is None:
+            wanted = "within float32 (3.4e38), in which networks compute"
+        else:
+            wanted = f"one of the choices of its space {self.space}"
+        return ValueError(
+            f"`observation{place(self.path)}` must be {wanted}. Received: {value} {where(row)}. "
+            "Repair the observation, or the observation_space."
+        )
+
+
+def place(path):
+    """A path into a nested space or observation, as Python writes it.
+
+    >>> place(("robot", 1))
+    "['robot'][1]"
+    """
+    return "".join(f"[{key!r}]" for key in path)
+
+
+def shown(value):
+    """The beginning of a value's representation, on one line, for sentences."""
+    return " ".join(repr(value).split())[:200]
+
+
+def _parts(space, name, path):
+    """The parts of a `Dict` or `Tuple` with their keys, or None for a leaf."""
+    if isinstance(space, gym.spaces.Dict):
+        parts = list(space.spaces.items())
+    elif isinstance(space, gym.spaces.Tuple):
+        parts = list(enumerate(space.spaces))
+    else:
+        return None
+    if not parts:
+        raise ValueError(f"`{name}{place(path)}` must hold something. Received: {space}. Leave it out.")
+    for key, _ in parts:
+        if not isinstance(key, (str, int)):
+            raise ValueError(
+                f"`{name}{place(path)}` must have texts or whole numbers for keys. "
+                f"Received: the key {key!r} of {type(key)}. Rename it."
+            )
+    return parts
+
+
+def check_buildable(spec, action_space=None):
+    """Refuses spaces that the library's own networks cannot be built for, before Keras says so unreadably.
+
+    Args:
+        spec: An `ObservationSpec`.
+        action_space: The action space, or None where the head is the user's own.
+
+    Raises:
+        ValueError: If an image is too small for a convolution, actions are of no numbers, or there are more choices
+            than networks can hold; the sentence names the leaf's place.
+    """
+    for leaf in spec._leaves.values():
+        space, name = leaf.space, f"observation_space{place(leaf.path)}"
+        if is_image(space) and min(_sides(space)) < 3:
+            raise ValueError(
+                f"`{name}` must have sides of at least 3, since uint8 of two or three dimensions is an image here and "
+                f"passes through convolutions of 3 x 3. Received: {space} of shape {space.shape}. Flatten it, as by "
+                "gymnasium.wrappers.FlattenObservation, or pass networks of your own."
+            )
+        # Ours: one dense layer of 64 would hold 256 MiB.
+        _check_count(name, space, _choices(space), 2**20, "ObservationWrapper")
+    if action_space is not None and action_space.shape is not None:
+        _check_holds_something(action_space, "action_space")
+        count = _choices(action_space, together=True) or int(np.prod(action_space.shape, dtype=float))
+        # Ours: each step draws a number for each, so that 256 steps of 8 environments take 512 MiB.
+        _check_count("action_space", action_space, count, 2**16, "ActionWrapper")
+
+
+def _sides(image):
+    """Height and width, the channels being the smaller of the first and the last axis, as in `models.networks.cnn`."""
+    shape = image.shape
+    return shape[:2] if len(shape) == 2 or shape[0] >= shape[2] else shape[1:]
+
+
+def _check_holds_something(space, name):
+    if 0 in space.shape:
+        raise ValueError(
+            f"`{name}` must hold at least one number. Received: {space} of shape {space.shape}. Leave it out."
+        )
+
+
+def _check_count(name, space, count, most, wrapper):
+    if count > most:
+        raise ValueError(
+            f"`{name}` must have at most {most:,} choices, of each of which the networks hold weights. "
+            f"Received: {space}. Split them over several, as digits in a MultiDiscrete, with a gymnasium.{wrapper}, or "
+            "pass networks of your own."
+        )
+
+
+def _choices(space, together=False):
+    """How many choices a leaf has; `together` counts those of a MultiDiscrete as heads do, as one rectangle."""
+    if isinstance(space, gym.spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return int(space.nvec.size * space.nvec.max(initial=0) if together else space.nvec.sum(dtype=float))
+    return 0
 
 
 def _leaf_name(path):
@@ -124,7 +394,7 @@ def _leaf_name(path):
     return f"{name}_" if keyword.iskeyword(name) or name in ("seed", "self") else name
 
 
-def _leaf_dtype(space):
+def _leaf_dtype(space, name):
     if isinstance(space, gym.spaces.Box):
         return tf.uint8 if is_image(space) else tf.float32
     if isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
@@ -133,7 +403,7 @@ def _leaf_dtype(space):
         return tf.float32
     raise ValueError(
         "An observation space must be Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these. "
-        f"Received: {space}. Convert it with a gymnasium.ObservationWrapper."
+        f"Received: {space} as {name}. Convert it with a gymnasium.ObservationWrapper."
     )
 
 
@@ -146,8 +416,18 @@ def is_image(space):
     return isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
 
 
-def space_to_config(space):
+def space_to_config(space, name="space"):
     """A space as plain JSON, so that an agent file says what it was trained on without pickle.
+
+    Args:
+        space: A gymnasium space.
+        name: The caller's name for it, for error sentences.
+
+    Returns:
+        A dictionary.
+
+    Raises:
+        ValueError: If it, or a part of it, is of another kind; the sentence names the part's place.
 
     >>> space_to_config(gym.spaces.Discrete(3))
     {'kind': 'Discrete', 'n': 3, 'start': 0}
@@ -162,18 +442,24 @@ def space_to_config(space):
             "dtype": space.dtype.name,
         }
     if isinstance(space, gym.spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start), **_own_dtype(space)}
     if isinstance(space, gym.spaces.MultiDiscrete):
-        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        return {
+            "kind": "MultiDiscrete",
+            "nvec": space.nvec.tolist(),
+            "start": space.start.tolist(),
+            **_own_dtype(space),
+        }
     if isinstance(space, gym.spaces.MultiBinary):
         return {"kind": "MultiBinary", "shape": list(space.shape)}
     if isinstance(space, gym.spaces.Dict):
-        return {"kind": "Dict", "spaces": [[k, space_to_config(s)] for k, s in space.spaces.items()]}
+        spaces = [[k, space_to_config(s, f"{name}[{k!r}]")] for k, s in space.spaces.items()]
+        return {"kind": "Dict", "spaces": spaces}
     if isinstance(space, gym.spaces.Tuple):
-        return {"kind": "Tuple", "spaces": [space_to_config(s) for s in space.spaces]}
+        return {"kind": "Tuple", "spaces": [space_to_config(s, f"{name}[{i}]") for i, s in enumerate(space.spaces)]}
     raise ValueError(
         "A space must be Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple. "
-        f"Received: {space} of kind {kind}. Convert it with a gymnasium wrapper."
+        f"Received: {space} of kind {kind} as {name}. Convert it with a gymnasium wrapper."
     )
 
 
@@ -189,9 +475,10 @@ def space_from_config(config):
         low, high = (np.broadcast_to(np.asarray(config[k], dtype), shape) for k in ("low", "high"))
         return gym.spaces.Box(low, high, shape, dtype)
     if kind == "Discrete":
-        return gym.spaces.Discrete(config["n"], start=config["start"])
+        return gym.spaces.Discrete(config["n"], start=config["start"], dtype=config.get("dtype", "int64"))
     if kind == "MultiDiscrete":
-        return gym.spaces.MultiDiscrete(np.asarray(config["nvec"]), start=np.asarray(config["start"]))
+        nvec, start = np.asarray(config["nvec"]), np.asarray(config["start"])
+        return gym.spaces.MultiDiscrete(nvec, start=start, dtype=config.get("dtype", "int64"))
     if kind == "MultiBinary":
         shape = config["shape"]
         return gym.spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
@@ -201,6 +488,11 @@ def space_from_config(config):
     if kind == "Tuple":
         return gym.spaces.Tuple([space_from_config(s) for s in config["spaces"]])
     raise ValueError(f"`kind` must name a known space. Received: kind={kind!r}.")
+
+
+def _own_dtype(space):
+    """The dtype of choices where it is not gymnasium's usual int64."""
+    return {} if space.dtype == np.int64 else {"dtype": space.dtype.name}
 
 
 def _bound_to_config(bound):
@@ -223,20 +515,40 @@ def check_same_space(argument, expected, received, bounds=False):
     Raises:
         ValueError: If kind, shape or number of choices differ, or one holds images where the other holds numbers.
     """
-    if _shape_of(expected, bounds) != _shape_of(received, bounds):
+    name = "action_space" if bounds else "observation_space"
+    difference = _difference(expected, received, bounds, name)
+    if difference is not None:
+        where, ours, theirs = difference
         raise ValueError(
-            f"`{argument}` must have the spaces the agent was built for: expected {expected}. "
-            f"Received: {received}. Build a new agent for this environment, or wrap the environment."
+            f"`{argument}` must have the spaces the agent was built for: expected {where} to be {ours}. "
+            f"Received: {theirs}. Build a new agent for this environment, or wrap the environment."
         )
 
 
-def _shape_of(space, bounds=False):
-    config = space_to_config(space)
+def _difference(expected, received, bounds, name):
+    """Where two spaces first differ, and what stands there in each; None where they do not."""
+    for kind in (gym.spaces.Dict, gym.spaces.Tuple):
+        if isinstance(expected, kind) and isinstance(received, kind):
+            # The parts of a Dict are read by their names, whatever their order.
+            ours, theirs = (
+                dict(space.spaces if kind is gym.spaces.Dict else enumerate(space.spaces))
+                for space in (expected, received)
+            )
+            if set(ours) != set(theirs):
+                return name, expected, received
+            pairs = (_difference(ours[key], theirs[key], bounds, f"{name}[{key!r}]") for key in ours)
+            return next(filter(None, pairs), None)
+    if _shape_of(expected, bounds, name) != _shape_of(received, bounds, name):
+        return name, expected, received
+    return None
+
+
+def _shape_of(space, bounds, name):
+    config = space_to_config(space, name)
     if config["kind"] == "Box":
-        config["dtype"] = _leaf_dtype(space).name
+        config["dtype"] = _leaf_dtype(space, name).name
         if not bounds:
             del config["low"], config["high"]
-    if "spaces" in config:
-        subspaces = space.spaces.items() if config["kind"] == "Dict" else enumerate(space.spaces)
-        config["spaces"] = [[str(key), _shape_of(leaf, bounds)] for key, leaf in subspaces]
+    else:
+        config.pop("dtype", None)
     return config

@@ -1,11 +1,17 @@
 """Turning anything a user passes as `env` into one vector of environments with one step rule."""
 
+import multiprocessing.connection
 import traceback
+import warnings
 from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
+from gymnasium.vector.utils import iterate
+
+from kerasrl_pg.envs.spaces import shown
 
 
 def make_vector_env(env, num_envs=None, argument="env"):
@@ -21,7 +27,7 @@ def make_vector_env(env, num_envs=None, argument="env"):
         `(vector_env, owned)`: `owned` is True where it was made here, and is then the caller's to close.
 
     Raises:
-        TypeError: If `env` is none of these.
+        TypeError: If `env` is none of these, or has no spaces.
         ValueError: If `num_envs` contradicts `env`.
 
     >>> vector_env, owned = make_vector_env("CartPole-v1", num_envs=3)
@@ -43,6 +49,7 @@ def make_vector_env(env, num_envs=None, argument="env"):
                 f"`num_envs` must be 1 where `{argument}` is one environment, since it cannot be copied. "
                 f"Received: num_envs={num_envs}. Pass its id or a function that makes it."
             )
+        _check_spaces(env, argument)
         return _sync([lambda: env]), False
     if isinstance(env, str):
         # As gymnasium's own vectors do: one checked copy shows what is wrong, checking all of them costs time.
@@ -53,6 +60,7 @@ def make_vector_env(env, num_envs=None, argument="env"):
         if isinstance(first, VectorEnv):
             return make_vector_env(first, num_envs, argument)[0], True
         if isinstance(first, gym.Env):
+            _check_spaces(first, argument)
             vector_env = _sync([lambda: first, *[env] * ((num_envs or 1) - 1)])
             if len({id(one) for one in vector_env.envs}) < vector_env.num_envs:
                 raise ValueError(
@@ -69,22 +77,54 @@ def make_vector_env(env, num_envs=None, argument="env"):
     )
 
 
+def _check_spaces(env, argument):
+    for name in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, name, None), gym.Space):
+            raise TypeError(
+                f"`{argument}` must have a gymnasium space as its `{name}`. "
+                f"Received: {getattr(env, name, None)!r} of {env!r}."
+            )
+
+
 def _sync(makers):
     # Without autoreset the collector resets by mask, and without copies it reads the buffer before the next step.
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED, copy=False)
+
+
+def close(vector_env, failed=False):
+    """Closes a vector environment; what goes wrong in it is a warning, since it must not cost what came before.
+
+    Args:
+        vector_env: A `VectorEnv`.
+        failed: Whether something has been raised while it was played. The workers of an `AsyncVectorEnv` are then
+            terminated: gymnasium would wait for answers that may never come.
+    """
+    inner = getattr(vector_env, "unwrapped", vector_env)
+    try:
+        if failed and isinstance(inner, AsyncVectorEnv):
+            inner._state = AsyncState.DEFAULT
+            vector_env.close(terminate=True)
+        else:
+            vector_env.close()
+    except Exception as error:
+        warnings.warn(
+            f"`close` of {vector_env} raised {type(error).__name__}: {error}. What was done before is kept; the "
+            "environment may still hold processes or files.",
+            stacklevel=3,
+        )
 
 
 class Step(NamedTuple):
     """One step of N environments, the same whatever their way of resetting themselves.
 
     Args:
-        rewards: [N], as the environment gave them.
+        rewards: [N], as the environment gave them; numbers of any dtype.
         terminated: bool [N], the episode ended in a terminal state.
         truncated: bool [N], the episode was cut (a time limit).
         next_observations: the true next observations; at an episode's end the final one, never the reset one.
         ended: bool [N], terminated or truncated.
         valid: bool [N], False where the row is no transition but an environment's own reset step; None where all are.
-        observations: what the next action is chosen from.
+        observations: what the next action is chosen from. Both are arrays of the spec's shapes and dtypes.
     """
 
     rewards: np.ndarray
@@ -97,7 +137,7 @@ class Step(NamedTuple):
 
 
 class Stepper:
-    """Steps a vector environment, hiding its autoreset mode.
+    """Steps a vector environment, hiding its autoreset mode, and judges what comes out of it by its kind.
 
     gymnasium's three modes and EnvPool's differ in what `step` returns at and after an episode's end:
 
@@ -106,6 +146,9 @@ class Stepper:
       reward 0. That row is no transition, so `valid` is False there. gymnasium's own Sync and Async vectors accept a
       masked reset in this mode too, so they are treated as DISABLED and no step is lost.
     - SAME_STEP: the reset observation; the final one is in `info["final_obs"]`.
+
+    The environments of a `SyncVectorEnv` are stepped here, one by one, and those of an `AsyncVectorEnv` are heard here:
+    gymnasium's own loops take a reward "1" for 1.0 and a flag None for False before anyone sees them.
 
     Args:
         env: A `VectorEnv`.
@@ -131,69 +174,246 @@ class Stepper:
         self.num_envs = env.num_envs
         # EnvPool fixes its seeds when it is made, and warns where one is passed to reset.
         self._seeded_by_reset = not any(c.__module__.startswith("envpool") for c in type(env).__mro__)
+        self._envs = env.envs if type(env) is SyncVectorEnv else None
         # Without shared memory, gymnasium's asynchronous worker forgets that a masked reset has been its autoreset.
         remembers = type(env) is SyncVectorEnv or (type(env) is AsyncVectorEnv and env.shared_memory)
         self._masked_reset = self.mode is AutoresetMode.DISABLED or (self.mode is AutoresetMode.NEXT_STEP and remembers)
+        plays = {SyncVectorEnv: self._play_each, AsyncVectorEnv: self._play_workers}
+        self._play = plays.get(type(env), self._play_vector)
         self._resetting = np.zeros(self.num_envs, bool)
         self._steps = 0
+        self._in_reset = True
 
     def reset(self, seed=None):
-        """Starts new episodes everywhere; returns the first observations."""
+        """Starts new episodes everywhere; returns the first observations, as the spec's arrays.
+
+        Raises:
+            ValueError: If what comes out is no `(observation, info)`, or no observation of the spec.
+            RuntimeError: If an environment raised; the sentence says which.
+        """
         self._resetting[:] = False
         self._steps = 0
         seed = int(seed) if seed is not None and self._seeded_by_reset else None
-        observations, _ = self.env.reset(seed=seed)
-        return self.spec.flatten(observations)
+        self._in_reset = True
+        if self._envs is not None:
+            return self._reset_each(range(self.num_envs), seed)
+        return self._reset_all(seed=seed)
 
     def step(self, actions):
         """Steps all environments with `actions` [N, ...]; returns a `Step`.
 
         Raises:
-            ValueError: If the rewards are not of shape (N,).
+            ValueError: If what comes out is no `(observation, reward, terminated, truncated, info)`, an observation
+                is not one of the spec, a reward is no number, or a flag is no boolean.
             RuntimeError: If an environment raised; the sentence says which and at which step.
         """
-        try:
-            raw, rewards, terminated, truncated, info = self.env.step(actions)
-        except Exception as error:
-            raise RuntimeError(
-                f"Environment {_culprit(error)} raised {type(error).__name__} in step {self._steps} since the last "
-                f"reset: {error}. The agent keeps the weights of its last finished update."
-            ) from error
+        self._in_reset = False
+        raw, rows, rewards, terminated, truncated, info = self._play(actions)
+        next_observations = observations = self.spec.read(raw, self.num_envs, self._where, rows)
         self._steps += 1
-        rewards = np.asarray(rewards)
-        if rewards.shape != (self.num_envs,):
-            raise ValueError(
-                f"`rewards` of `env.step` must have shape ({self.num_envs},), one number for each environment. "
-                f"Received: rewards.shape={rewards.shape} in step {self._steps - 1}. Squeeze them in the environment."
-            )
-        next_observations = observations = self.spec.flatten(raw)
+        self._in_reset = True
         valid = None
-        ended = np.logical_or(terminated, truncated)
+        ended = terminated | truncated
         if self.mode is AutoresetMode.NEXT_STEP and not self._masked_reset:
             if self._resetting.any():
                 valid = ~self._resetting
             self._resetting = ended
         elif ended.any():
-            # The environment may reuse its buffer, so the final observation is copied before anything is reset.
-            next_observations = self.spec.map(lambda _, x: np.array(x), observations)
-            if self._masked_reset:
-                raw, _ = self.env.reset(options={"reset_mask": np.asarray(ended, bool)})
-                observations = self.spec.flatten(raw)
+            # The environment may reuse its buffer, so observations are copied before anything is reset.
+            copies = self.spec.map(lambda _, x: np.array(x), observations)
+            if self._envs is not None:
+                index = ended.nonzero()[0]
+                observations = self._put(copies, index, self._reset_each(index))
+            elif self._masked_reset:
+                next_observations = copies
+                observations = self._reset_all(options=_Mask(reset_mask=ended))
             else:
-                self._fill_in_final(next_observations, info, ended)
+                index = ended.nonzero()[0]
+                next_observations = self._put(copies, index, self._final(info, index))
         return Step(rewards, terminated, truncated, next_observations, ended, valid, observations)
 
-    def _fill_in_final(self, next_observations, info, ended):
-        if "final_obs" not in info:
+    def _play_each(self, actions):
+        """One step in each environment of a `SyncVectorEnv`."""
+        results = []
+        try:
+            for env, action in zip(self._envs, iterate(self.env.action_space, actions), strict=True):
+                results.append(env.step(action))
+        except Exception as error:
+            raise self._raised(error, len(results)) from error
+        try:
+            raw, rewards, terminated, truncated, _ = zip(*results, strict=True)
+        except (ValueError, TypeError):
+            fits = [isinstance(result, (tuple, list)) and len(result) == 5 for result in results]
+            raise self._no_step(results[fits.index(False)], fits.index(False)) from None
+        return raw, True, self._numbers(rewards), *self._flags(terminated, truncated), None
+
+    def _play_workers(self, actions):
+        """One step of an `AsyncVectorEnv`: its own `step`, but for the conversion to arrays."""
+        env = self.env
+        try:
+            env.step_async(actions)
+            results, successes = zip(*[pipe.recv() for pipe in env.parent_pipes], strict=True)
+            env._raise_if_errors(successes)
+            env._state = AsyncState.DEFAULT
+        except Exception as error:
+            raise self._raised(error) from error
+        raw, rewards, terminated, truncated, infos = zip(*results, strict=True)
+        final = None
+        if self.mode is AutoresetMode.SAME_STEP:
+            final = {"final_obs": [info.get("final_obs") for info in infos]}
+        if env.shared_memory:
+            raw = env.observations
+        return raw, not env.shared_memory, self._numbers(rewards), *self._flags(terminated, truncated), final
+
+    def _play_vector(self, actions):
+        """One step of any other vector environment."""
+        try:
+            result = self.env.step(actions)
+        except Exception as error:
+            raise self._raised(error) from error
+        if not isinstance(result, (tuple, list)) or len(result) != 5:
+            raise self._no_step(result, None)
+        raw, rewards, *flags, info = result
+        rewards = np.asarray(rewards)
+        if rewards.shape != (self.num_envs,):
+            raise ValueError(
+                f"`rewards` of `env.step` must have shape ({self.num_envs},), one number for each environment. "
+                f"Received: rewards.shape={rewards.shape} in step {self._steps}. Squeeze them in the environment."
+            )
+        if rewards.dtype.kind not in "biuf":
+            rewards = self._numbers(rewards)
+        for name, flag in zip(("terminated", "truncated"), flags, strict=True):
+            array = np.asarray(flag)
+            if array.shape != (self.num_envs,) or array.dtype != bool:
+                raise ValueError(
+                    f"`{name}` of `env.step` must be booleans of shape ({self.num_envs},). Received: {shown(flag)} in "
+                    f"step {self._steps}. Make them so in the environment, as by `.astype(bool)`."
+                )
+        return raw, False, rewards, *map(np.asarray, flags), info
+
+    def _numbers(self, rewards):
+        """The rewards of N environments, one by one, as float64 [N]."""
+        if not _NUMBERS.issuperset(map(type, rewards)):
+            rewards = [self._number(row, reward) for row, reward in enumerate(rewards)]
+        return np.array(rewards, np.float64)
+
+    def _number(self, row, reward):
+        try:
+            array = np.asarray(reward)
+            if array.size == 1 and (array.dtype.kind in "biuf" or (array.dtype == object and array.ndim == 0)):
+                return float(array.item())
+        except (TypeError, ValueError):
+            pass
+        raise ValueError(
+            f"`reward` must be one number. Received: {shown(reward)} of {type(reward)} {self._where(row)}. "
+            "Repair the environment's reward."
+        )
+
+    def _flags(self, *both):
+        """`terminated` and `truncated` of N environments, one by one, as two bool [N]."""
+        for name, flags in zip(("terminated", "truncated"), both, strict=True):
+            if not _FLAGS.issuperset(map(type, flags)):
+                for row, flag in enumerate(flags):
+                    array = np.asarray(flag)
+                    if array.shape != () or array.dtype.kind != "b":
+                        raise ValueError(
+                            f"`{name}` must be True or False. Received: {shown(flag)} of {type(flag)} "
+                            f"{self._where(row)}. Return bool({name}) in the environment."
+                        )
+        return [np.array(flags, bool) for flags in both]
+
+    def _no_step(self, result, row):
+        """The error of a result of `step` that is not what gymnasium's is."""
+        received = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"{type(result)}"
+        return ValueError(
+            "`env.step` must return (observation, reward, terminated, truncated, info). "
+            f"Received: {received} {self._where(row)}. The old gym's `done` is two flags in gymnasium: terminated, in "
+            "a terminal state, and truncated, by a time limit."
+        )
+
+    def _reset_each(self, index, seed=None):
+        """First observations of the environments of this index, of a `SyncVectorEnv`."""
+        observations = []
+        for row in index:
+            try:
+                result = self._envs[row].reset(seed=None if seed is None else seed + row, options=None)
+            except Exception as error:
+                raise self._raised(error, row) from error
+            observations.append(self._first(result, row))
+        return self.spec.read(observations, len(observations), lambda row: self._where(index[row]), rows=True)
+
+    def _reset_all(self, **kwargs):
+        """First observations of all environments; only some may be new, by mask."""
+        try:
+            result = self.env.reset(**kwargs)
+        except Exception as error:
+            raise self._raised(error) from error
+        return self.spec.read(self._first(result, None), self.num_envs, self._where)
+
+    def _first(self, result, row):
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            raise ValueError(
+                f"`env.reset` must return (observation, info). Received: {type(result)} {self._where(row)}. "
+                "The old gym's `reset` returned the observation alone."
+            )
+        return result[0]
+
+    def _put(self, arrays, index, new):
+        """`arrays` with the rows `index` replaced, in place."""
+        self.spec.map(lambda _, x, y: x.__setitem__(index, y), arrays, new)
+        return arrays
+
+    def _final(self, info, index):
+        """Last observations of the ended environments, in SAME_STEP mode."""
+        if not isinstance(info, dict) or "final_obs" not in info:
             raise ValueError(
                 "A SAME_STEP vector environment must give an ended episode's last observation in info['final_obs']. "
-                f"Received: info with {sorted(info)}."
+                f"Received: info with {sorted(info) if isinstance(info, dict) else type(info)}."
             )
-        final = info["final_obs"]
-        for index in np.flatnonzero(ended):
-            one = _index(final, index)
-            flat = self.spec.flatten(one)
-            self.spec.map(lambda _, x, y, index=index: x.__setitem__(index, y), next_observations, flat)
+        final = [_index(info["final_obs"], row) for row in index]
+        return self.spec.read(final, len(final), lambda row: self._where(index[row]), rows=True)
+
+    def _moment(self):
+        if not self._in_reset:
+            return f"in step {self._steps} since the last reset"
+        return f"in `reset` after step {self._steps - 1} since the last one" if self._steps else "in `reset`"
+
+    def _where(self, row):
+        """Where what an environment gave comes from, for sentences."""
+        return ("" if row is None else f"from environment {row} ") + self._moment()
+
+    def _raised(self, error, row=None):
+        """The error of an environment that raised, or whose process has ended."""
+        row = _culprit(error) if row is None else row
+        what = f"raised {type(error).__name__} {self._moment()}: {error}"
+        inner = getattr(self.env, "unwrapped", self.env)
+        if row is None and isinstance(inner, AsyncVectorEnv) and isinstance(error, (EOFError, OSError)):
+            # A pipe breaks a little earlier than its process has ended.
+            gone = multiprocessing.connection.wait([process.sentinel for process in inner.processes], timeout=5)
+            ended = {row: process for row, process in enumerate(inner.processes) if process.sentinel in gone}
+            for process in ended.values():
+                process.join(timeout=5)
+            if ended:
+                row = ", ".join(map(str, ended))
+                codes = ", ".join(str(process.exitcode) for process in ended.values())
+                what = f"ended its process {self._moment()}, with exit code {codes}"
+                # It can serve no more, and closing it later would wait for the answer that will not come.
+                close(self.env, failed=True)
+        row = "(the vector environment does not say which)" if row is None else row
+        return RuntimeError(f"Environment {row} {what}. The agent keeps the weights of its last finished update.")
+
+
+# What a reward and a flag mostly are, so that a look at their types is all that a step costs.
+_NUMBERS = {bool, int, float, np.bool_, *(np.dtype(letter).type for letter in "bhilqBHILQefd")}
+_FLAGS = {bool, np.bool_}
+
+
+class _Mask(dict):
+    """Options of a masked reset. gymnasium takes the mask out and sends the rest to its workers: None, not an empty
+    dictionary, for that is what an environment gets in every other reset."""
+
+    def __reduce__(self):
+        return type(None), ()
 
 
 def _index(final, index):
@@ -206,9 +426,9 @@ def _index(final, index):
 
 
 def _culprit(error):
-    """Which environment raised, read from the frames of gymnasium's own vectors; the others do not say."""
+    """Which environment raised, read from the frames of gymnasium's own vectors; the others do not say: None."""
     for kind, name in ((SyncVectorEnv, "i"), (AsyncVectorEnv, "index")):
         for frame, _ in traceback.walk_tb(error.__traceback__):
             if isinstance(frame.f_locals.get("self"), kind) and name in frame.f_locals:
                 return frame.f_locals[name]
-    return "(the vector environment does not say which)"
+    return None

@@ -1,10 +1,11 @@
 """Policies and critics as Keras models, made from an environment's spaces."""
 
+import gymnasium as gym
 import keras
 import numpy as np
 
 from kerasrl_pg import heads
-from kerasrl_pg.envs.spaces import ObservationSpec, is_image
+from kerasrl_pg.envs.spaces import ObservationSpec, check_buildable, is_image
 from kerasrl_pg.models.normalization import RunningNormalization
 
 
@@ -92,6 +93,7 @@ class Networks:
             ValueError: If a space has no encoding or no head.
         """
         spec = ObservationSpec(observation_space)
+        check_buildable(spec, action_space if self.head is None else None)
         seeds = np.random.default_rng(seed)
         head = self._policy_head(action_space, seeds)
         value_head = self._critic_head(seeds)
@@ -136,17 +138,16 @@ class Networks:
 
     def _encode(self, spec, name, x, seeds):
         space = spec.leaves[name]
-        kind = type(space).__name__
-        if kind == "Discrete":
+        if isinstance(space, gym.spaces.Discrete):
             return keras.ops.one_hot(x - int(space.start), int(space.n))
-        if kind == "MultiDiscrete":
+        if isinstance(space, gym.spaces.MultiDiscrete):
             nvec, start = space.nvec.reshape(-1), space.start.reshape(-1)
             x = keras.ops.reshape(x, (-1, nvec.size))
             parts = [keras.ops.one_hot(x[:, i] - int(start[i]), int(n)) for i, n in enumerate(nvec)]
             return keras.ops.concatenate(parts, axis=-1)
         if is_image(space):
             return cnn(x, lambda gain: self._initializer(gain, seeds), self.activation)
-        if kind == "Box" and self.normalize_observations:
+        if isinstance(space, gym.spaces.Box) and self.normalize_observations:
             x = RunningNormalization(None if spec.single else name, self.observation_clip)(x)
         return x if len(x.shape) == 2 else keras.layers.Flatten()(x)
 

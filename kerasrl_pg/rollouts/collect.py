@@ -93,9 +93,9 @@ class Collector:
             A `Rollout` of NumPy arrays.
 
         Raises:
-            ValueError: If an observation, a reward or a log-probability is not finite; the sentence says which and
-                where.
-            RuntimeError: If the environment raised in `step`.
+            ValueError: If an observation, a reward or a log-probability is not finite, or the environment gives
+                anything else that it must not (see `Stepper`); the sentence says what and where.
+            RuntimeError: If the environment raised.
         """
         horizon, n, spec, head = self._horizon, self._num_envs, self._spec, self._head
         if self._episodes and not self._fresh:
@@ -108,7 +108,7 @@ class Collector:
             observations=spec.empty(horizon, n),
             actions=np.zeros((horizon, n, *head.action_shape), tf.as_dtype(head.action_dtype).as_numpy_dtype),
             log_probs=np.zeros((horizon, n), np.float32),
-            rewards=np.zeros((horizon, n), np.float32),
+            rewards=np.zeros((horizon, n)),  # as given, until they have been judged
             terminated=np.zeros((horizon, n), bool),
             truncated=np.zeros((horizon, n), bool),
             next_observations=spec.empty(horizon, n),
@@ -149,7 +149,7 @@ class Collector:
             if self._episodes and not episodes_left.any():
                 break
         check_finite(rollout, spec)
-        return rollout
+        return rollout._replace(rewards=rollout.rewards.astype(np.float32))
 
 
 def _store(_, storage, values):
@@ -157,23 +157,34 @@ def _store(_, storage, values):
 
 
 def check_finite(rollout, spec):
-    """Refuses a rollout in which an environment gave, or the policy computed, NaN or infinity.
+    """Refuses a rollout in which an environment gave, or the policy computed, what no update can learn from.
+
+    Args:
+        rollout: A `Rollout` of NumPy arrays; rewards may still be float64.
+        spec: The `ObservationSpec`.
 
     Raises:
-        ValueError: Naming the field, the environment and the step of the first such row. In one row an observation
-            comes before the log-probability computed from it.
+        ValueError: Naming the field, the environment and the step of the first row with NaN, infinity, or a number
+            beyond float32. In one row an observation comes before the log-probability computed from it. Before all
+            these, the first observation that is no choice of a discrete space.
     """
-    fields = {}
+    fields, astray = {}, []
     for field in ("observations", "log_probs", "rewards", "next_observations"):
         value = getattr(rollout, field)
         leaves = {f"{field}['{k}']": v for k, v in value.items()} if isinstance(value, dict) else {field: value}
+        if field.endswith("observations"):
+            for leaf, name in zip(leaves, spec.specs if isinstance(value, dict) else ["observation"], strict=True):
+                if name in spec.choices:
+                    astray += _astray(leaf, leaves[leaf], rollout.valid, *spec.choices[name])
         fields.update({name: array for name, array in leaves.items() if array.dtype.kind == "f"})
-    found = []
+    if astray:
+        raise ValueError(min(astray, key=lambda one: one[0])[1])
+    largest, found = np.finfo(np.float32).max, []
     for name, array in fields.items():
         # A sum is finite where all terms are, and far cheaper than testing each.
-        if np.isfinite(array.sum(dtype=np.float64)):
+        if np.isfinite(array.sum(dtype=np.float64)) if array.dtype == np.float32 else np.abs(array).max() <= largest:
             continue
-        bad = ~np.isfinite(array.reshape(*array.shape[:2], -1)).all(-1) & rollout.valid
+        bad = ~(np.abs(array.reshape(*array.shape[:2], -1)) <= largest).all(-1) & rollout.valid
         if bad.any():
             found.append((np.argwhere(bad)[0], name, array))
     if found:
@@ -181,8 +192,22 @@ def check_finite(rollout, spec):
         raise not_finite(name, t, index, array[t, index])
 
 
+def _astray(field, array, valid, low, high):
+    """`[(step, sentence)]` of the first observation that is no choice; [] where all are."""
+    bad = ~((array >= low) & (array <= high)).reshape(*array.shape[:2], -1).all(-1) & valid
+    if not bad.any():
+        return []
+    t, index = np.argwhere(bad)[0]
+    sentence = (
+        f"`{field}` must be choices of their space, from {low} to {high}. Received: {array[t, index]} from "
+        f"environment {index} in step {t} of the rollout. Repair the environment, or its observation_space. "
+        "The agent keeps the weights of its last finished update."
+    )
+    return [(t, sentence)]
+
+
 def not_finite(field, step, env, value="a value that is not"):
-    """The error of a rollout that holds NaN or infinity.
+    """The error of a rollout that holds NaN, infinity, or a number beyond float32.
 
     Args:
         field: Of the rollout, with the key of a dictionary's leaf.
@@ -198,8 +223,11 @@ def not_finite(field, step, env, value="a value that is not"):
         "log_probs": "The policy's weights or inputs are not finite: lower the learning rate, clip gradients "
         "(global_clipnorm) or check the last callbacks' logs for the first NaN.",
     }
+    wanted = "finite"
+    if not isinstance(value, str) and np.isfinite(value).all():
+        wanted = "within float32 (3.4e38), in which agents compute"
     return ValueError(
-        f"`{field}` must be finite. Received: {value} from environment {env} in step {step} of the rollout. "
+        f"`{field}` must be {wanted}. Received: {value} from environment {env} in step {step} of the rollout. "
         f"{remedies.get(field, 'Repair the environment, or bound its observations with a wrapper.')} "
         "The agent keeps the weights of its last finished update."
     )

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from kerasrl_pg import ops
 from kerasrl_pg.envs.compiled import Running, advance, begin
+from kerasrl_pg.envs.spaces import ObservationSpec
 from kerasrl_pg.rollouts.rollout import Rollout
 
 WINDOW = 100  # Finished episodes that the means are over, as `EpisodeStatistics`.
@@ -113,7 +114,29 @@ def collect(env, policy, head, players, seeds, horizon, episodes=None):
     players = Players(running, returns, finished, count)
     # After the loop and all at once: the same numbers, by the program that will recompute them for the ratio.
     log_probs = policy(ops.flatten_time(record["observations"])).log_prob(ops.flatten_time(record["actions"]))
-    return Rollout(log_probs=tf.reshape(log_probs, (horizon, n)), **record), players, rows
+    log_probs = tf.reshape(log_probs, (horizon, n))
+    astray = record["valid"] & ~within(env, record["observations"], record["next_observations"])
+    # What is no choice of a discrete space would be a one-hot vector of zeros; a NaN has the rollout refused.
+    return Rollout(log_probs=tf.where(astray, float("nan"), log_probs), **record), players, rows
+
+
+def within(env, *observations):
+    """Whether the discrete parts of observations are choices of their space.
+
+    Args:
+        env: A `CompiledEnv`.
+        observations: Each [T, N, ...], or a dictionary of such.
+
+    Returns:
+        bool [T, N]; a scalar where nothing is discrete.
+    """
+    spec, inside = ObservationSpec(env.observation_space), tf.constant(True)
+    for name, (low, high) in spec.choices.items():
+        for leaves in observations:
+            leaf = leaves if spec.single else leaves[name]
+            fits = (leaf >= tf.cast(low, leaf.dtype)) & (leaf <= tf.cast(high, leaf.dtype))
+            inside &= tf.reduce_all(tf.reshape(fits, [*leaf.shape[:2], -1]), -1)
+    return inside
 
 
 def latest(returns, lengths, finished, count):

@@ -1,12 +1,18 @@
 """Playing whole episodes to judge a policy."""
 
+import warnings
+
 import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.envs.vector import Stepper
 
 
-def play_episodes(env, spec, actor, noise, episodes, seed):
+class Endless(RuntimeError):
+    """An episode has not ended within the steps that an evaluation may take."""
+
+
+def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None):
     """Plays a fixed quota of episodes in each environment.
 
     Args:
@@ -16,9 +22,14 @@ def play_episodes(env, spec, actor, noise, episodes, seed):
         noise: Function from a chunk number to noise [256, N, ...], or to None where the actor is deterministic.
         episodes: How many in all; environment i plays episodes // N, and one more where i < episodes % N.
         seed: Of the environments.
+        max_steps: Steps that an episode may take; None for any number.
 
     Returns:
         `(returns, lengths)`: arrays [episodes], raw undiscounted rewards and steps.
+
+    Raises:
+        Endless: If an episode that counts has not ended after `max_steps` steps.
+        ValueError: If an observation, a reward, or what the policy makes of it is not finite; the sentence says where.
     """
     n = env.num_envs
     stepper = Stepper(env, spec)
@@ -27,15 +38,26 @@ def play_episodes(env, spec, actor, noise, episodes, seed):
     running_returns, running_lengths = np.zeros(n), np.zeros(n, int)
     returns, lengths = [], []
     t = 0
+
+    def where(row):
+        return f"from environment {row} in step {t} of the evaluation"
+
     while quota.any():
         if t % 256 == 0:
             chunk = noise(t // 256)
-        inputs = spec.map(lambda leaf, x: np.asarray(x, leaf.dtype.as_numpy_dtype), observations)
-        _, _, env_actions = actor(inputs, None if chunk is None else chunk[t % 256])
+        spec.check_finite(observations, where)
+        _, log_probs, env_actions = actor(observations, None if chunk is None else chunk[t % 256])
+        check_policy(log_probs, env_actions, where)
         step = stepper.step(env_actions)
         observations = step.observations
         valid = True if step.valid is None else step.valid
         running_returns += np.where(valid, step.rewards, 0.0)
+        if not np.isfinite(running_returns).all():
+            row = int((~np.isfinite(running_returns)).argmax())
+            raise ValueError(
+                f"`rewards` must be finite. Received: {step.rewards[row]} {where(row)}. "
+                "Repair the environment's reward."
+            )
         running_lengths += valid
         for index in np.flatnonzero(step.ended & valid):
             if quota[index]:
@@ -44,11 +66,49 @@ def play_episodes(env, spec, actor, noise, episodes, seed):
                 quota[index] -= 1
             running_returns[index] = running_lengths[index] = 0
         t += 1
+        # No episode is longer than the evaluation, so that a short one looks at no length.
+        if max_steps is not None and t >= max_steps and ((running_lengths >= max_steps) & (quota > 0)).any():
+            index = int(((running_lengths >= max_steps) & (quota > 0)).argmax())
+            raise Endless(
+                f"An episode must end within `max_steps` to have a return. Received: max_steps={max_steps}, and an "
+                f"episode of environment {index} that has not ended after as many steps. Wrap the environment in "
+                "gymnasium.wrappers.TimeLimit, evaluate with deterministic=False, train longer, or raise max_steps."
+            )
     return np.asarray(returns), np.asarray(lengths)
 
 
-def evaluate_policy(agent, vector_env, episodes, deterministic, seed):
-    """Plays episodes with an agent's present weights and sums them up; see `Agent.evaluate`."""
+def check_policy(log_probs, env_actions, where):
+    """Refuses what a policy makes of sound observations where its numbers are NaN or infinite.
+
+    Args:
+        log_probs: [B], of the actions.
+        env_actions: [B, ...], as the environment would get them.
+        where: Function from the number of a row to the words that say where it comes from.
+
+    Raises:
+        ValueError: Naming the first such row.
+    """
+    # A sum is finite where all terms are, and far cheaper than testing each.
+    if np.isfinite(log_probs.sum(dtype=np.float64)) and (
+        env_actions.dtype.kind != "f" or np.isfinite(env_actions.sum(dtype=np.float64))
+    ):
+        return
+    for name, array in (("log_probs", log_probs), ("actions", env_actions)):
+        bad = ~np.isfinite(array).reshape(len(array), -1).all(1)
+        if bad.any():
+            row = int(bad.argmax())
+            raise ValueError(
+                f"`{name}` of the policy must be finite. Received: {array[row]} {where(row)}. Its weights are not "
+                "finite, or too large for float32: load good ones, or train anew with a lower learning rate."
+            )
+
+
+def evaluate_policy(agent, vector_env, episodes, deterministic, seed, max_steps=None):
+    """Plays episodes with an agent's present weights and sums them up; see `Agent.evaluate`.
+
+    Where an episode does not end within `max_steps`, the returns are unknown: NaN, with a warning and no error, which
+    would cost a fit that only looks at its policy.
+    """
     n = vector_env.num_envs
     actor = agent.actor(n, deterministic)
     actor.sync()
@@ -56,7 +116,11 @@ def evaluate_policy(agent, vector_env, episodes, deterministic, seed):
     def noise(chunk):
         return None if deterministic else agent.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()
 
-    returns, lengths = play_episodes(vector_env, agent.observation_spec, actor, noise, episodes, seed)
+    try:
+        returns, lengths = play_episodes(vector_env, agent.observation_spec, actor, noise, episodes, seed, max_steps)
+    except Endless as error:
+        warnings.warn(f"The returns of this evaluation are unknown, NaN. {error}", stacklevel=3)
+        returns = lengths = [np.nan]
     return {
         "return": float(np.mean(returns)),
         "return_std": float(np.std(returns)),

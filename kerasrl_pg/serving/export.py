@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from kerasrl_pg.rollouts.evaluate import check_policy
+
 
 def export_saved_model(agent, filepath, verify=True):
     """Writes the SavedModel beside its place, verifies it, and renames it; see `Agent.export`.
@@ -25,6 +27,10 @@ def export_saved_model(agent, filepath, verify=True):
             f"`filepath` must be a folder that does not exist yet. Received: filepath={str(filepath)!r}. "
             "Choose the next version number; a served version is not overwritten."
         )
+    distribution = agent.policy(agent.observation_spec.zeros(1))
+    actions = distribution.mode()
+    log_probs = tf.cast(distribution.log_prob(actions), tf.float32).numpy()
+    check_policy(log_probs, agent.head.to_env(actions).numpy(), lambda row: "for an observation of zeros")
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name that is no number, so that a server watching the folder does not take it for a version.
     temporary = path.with_name(f".exporting-{uuid.uuid4().hex[:8]}")

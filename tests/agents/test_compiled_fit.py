@@ -331,3 +331,37 @@ def test_wrong_settings_are_refused():
 def test_compiling_is_shown(capsys):
     make("a2c").fit(Road(), epochs=1, steps_per_epoch=1, verbose=2)
     assert "Compiling A2C: " in capsys.readouterr().out
+
+
+@dataclasses.dataclass(frozen=True)
+class Astray(CompiledEnv):
+    """Walks up from 0; its space ends at 2, which environment 1 oversteps in its third step."""
+
+    several: bool = False
+    num_envs: int = 2
+    max_episode_steps: int | None = 4
+    action_space = gym.spaces.Discrete(2)
+
+    @property
+    def observation_space(self):
+        return gym.spaces.MultiDiscrete([5, 3]) if self.several else gym.spaces.Discrete(3)
+
+    def reset(self, noise):
+        return tf.zeros(noise.shape[0], tf.int32)
+
+    def observe(self, state):
+        state = tf.minimum(state, tf.stack([2, 3]))
+        return tf.stack([state, state], 1) if self.several else state
+
+    def step(self, state, actions, noise):
+        return Transition(state + 1, tf.zeros(self.num_envs), tf.zeros(self.num_envs, tf.bool))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_an_observation_that_is_no_choice_is_named(several):
+    agent = pg.A2C(horizon=4, networks=pg.Networks(hidden_units=(4,)), seed=0)
+    agent.compile(jit_compile=several)
+    sentence = "`next_observations` must be choices of their space, .* from environment 1 in step 2 of the rollout"
+    with pytest.raises(ValueError, match=sentence):
+        agent.fit(Astray(several=several), epochs=1, steps_per_epoch=1, verbose=0)
+    assert int(agent.iterations) == 0

@@ -1,5 +1,7 @@
 """`fit`: budgets, Keras's callbacks, validation, the user's own networks, and what happens to wrong input."""
 
+import os
+
 import gymnasium as gym
 import keras
 import numpy as np
@@ -610,3 +612,105 @@ def test_no_fit_or_agent_traces_what_another_has(walk, caplog):
             agent.act(0, deterministic=False)
     assert "retracing" not in caplog.text
     assert len(agent._runtime.noise_programs) == 1
+
+
+# What goes wrong around a fit
+
+
+def test_a_close_that_raises_does_not_cost_the_history():
+    class Stuck(Broken):
+        def close(self):
+            raise OSError("the door is stuck")
+
+    settings = {"epochs": 2, "steps_per_epoch": 1, "num_envs": 2, "verbose": 0}
+    with pytest.warns(UserWarning, match="raised OSError: the door is stuck. What was done before is kept") as caught:
+        history = tiny().fit(
+            lambda: Stuck("not"), validation_env=lambda: gym.wrappers.TimeLimit(Stuck("not"), 5), **settings
+        )
+    assert len(history.history["loss"]) == len(history.history["val_return"]) == 2
+    assert sum("the door" in str(warning.message) for warning in caught) == 2  # of training and of validation
+    with pytest.warns(UserWarning, match="the door is stuck"), pytest.raises(RuntimeError, match="the robot fell"):
+        tiny().fit(lambda: Stuck("raise"), **settings)
+    agent = tiny()
+    agent.bind(Broken.observation_space, Broken.action_space)
+    with pytest.warns(UserWarning, match="the door is stuck"):
+        assert agent.evaluate(lambda: gym.wrappers.TimeLimit(Stuck("not"), 5), episodes=1)["length"] == 5
+
+
+def test_a_worker_that_is_gone_ends_the_fit_in_a_sentence():
+    class Mortal(Broken):
+        def step(self, action):
+            if self.steps == 4:
+                os._exit(3)
+            return super().step(action)
+
+    made = []
+
+    def make():
+        made.append(gym.vector.AsyncVectorEnv([lambda: Broken("not"), lambda: Mortal("not")]))
+        return made[-1]
+
+    with pytest.raises(RuntimeError, match="Environment 1 ended its process in step 4 .* with exit code 3"):
+        tiny().fit(make, epochs=1, steps_per_epoch=1, verbose=0)
+    assert not any(process.is_alive() for process in made[0].processes)
+
+
+def test_workers_are_not_waited_for_after_another_failure():
+    """The first one's answer has been taken when the fit is interrupted; it will not come again."""
+    made = []
+
+    def make():
+        made.append(gym.vector.AsyncVectorEnv([lambda: Broken("not")] * 2))
+        made[0].error_queue.cancel_join_thread()
+        return made[0]
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            made[0].step_async(np.zeros(2, int))
+            made[0].parent_pipes[0].recv()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny().fit(make, epochs=1, steps_per_epoch=1, verbose=0, callbacks=[Interrupt()])
+    assert not any(process.is_alive() for process in made[0].processes)
+
+
+def test_a_validation_that_does_not_end_has_no_return_and_ends_no_fit(walk, forever):
+    env = forever()
+    settings = {"epochs": 2, "steps_per_epoch": 1, "num_envs": 2, "verbose": 0}
+    agent = tiny()
+    with pytest.warns(UserWarning, match="returns of this evaluation are unknown, NaN.*max_steps=9"):
+        history = agent.fit(lambda: env, validation_env=forever, validation_max_steps=9, **{**settings, "num_envs": 1})
+    assert np.isnan(history.history["val_return"]).all() and np.isfinite(history.history["loss"]).all()
+    with pytest.raises(ValueError, match="`validation_max_steps` must be a whole number of at least 1, or None"):
+        agent.fit(forever, validation_env=forever, validation_max_steps=0.5, **settings)
+
+
+@pytest.mark.parametrize(
+    "result, sentence",
+    [
+        ((1, "1", False, False, {}), "`reward` must be one number. Received: '1'"),
+        ((1, None, False, False, {}), "`reward` must be one number. Received: None"),
+        ((1, 1e39, False, False, {}), r"`rewards` must be within float32 \(3.4e38\).* Received: 1e\+39"),
+        ((1, 1.0, 1, False, {}), "`terminated` must be True or False. Received: 1 "),
+        (
+            (3, 1.0, False, False, {}),
+            "`observation` must be one of the choices of its space Discrete.* Received: 3 from",
+        ),
+        ((1, 1.0, True, {}), "`env.step` must return .* Received: 4 values"),
+    ],
+)
+def test_what_an_environment_must_not_give_is_not_trained_on(walk, result, sentence):
+    class Odd(gym.Env):
+        observation_space, action_space = gym.spaces.Discrete(3), gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return 0, {}
+
+        def step(self, action):
+            return result
+
+    agent = tiny()
+    with pytest.raises(ValueError, match=f"{sentence}.* environment 0 in step 0"):
+        agent.fit(Odd, epochs=1, steps_per_epoch=1, verbose=0)
+    assert int(agent.iterations) == 0

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from kerasrl_pg.envs import ObservationSpec, space_from_config, space_to_config
-from kerasrl_pg.envs.spaces import check_same_space, is_image
+from kerasrl_pg.envs.spaces import check_buildable, check_same_space, is_image
+from kerasrl_pg.models import Networks
 
 S = gym.spaces
 NESTED = S.Dict(
@@ -147,18 +148,22 @@ def test_spaces_without_a_tensor_are_refused(space):
         ObservationSpec(space)
 
 
+def where(row):
+    return f"at {row}"
+
+
 def test_one_observation_or_a_batch():
     spec = ObservationSpec(S.Box(-1, 1, (3,)))
-    assert not spec.is_batch(np.zeros(3))
-    assert spec.is_batch(np.zeros((1, 3)))
+    assert spec.batch_size(np.zeros(3), where) is None
+    assert spec.batch_size(np.zeros((1, 3)), where) == 1
     for shape in ((4,), (2, 4), (2, 2, 3)):
-        with pytest.raises(ValueError, match=r"`observation` must have shape \(3,\), or a batch of it. Received: obs"):
-            spec.is_batch(np.zeros(shape))
+        with pytest.raises(ValueError, match=r"`observation` must have shape \(3,\), or a batch of it. Received: sh"):
+            spec.batch_size(np.zeros(shape), where)
     spec = ObservationSpec(S.Discrete(3))
-    assert not spec.is_batch(np.array(1))
-    assert spec.is_batch(np.array([1, 2]))
+    assert spec.batch_size(1, where) is None
+    assert spec.batch_size([1, 2], where) == 2
     spec = ObservationSpec(SPACES["tuple"])
-    assert spec.is_batch({"item0": np.zeros(2), "item1": np.zeros((2, 1))})
+    assert spec.batch_size((np.zeros(2), np.zeros((2, 1))), where) == 2
 
 
 def test_images():
@@ -193,3 +198,132 @@ def test_bounds_matter_where_asked():
     check_same_space("env", here, there)
     with pytest.raises(ValueError, match="`env` must have the spaces"):
         check_same_space("env", here, there, bounds=True)
+
+
+@pytest.mark.parametrize(
+    "space, sentence",
+    [
+        (S.Box(-1, 1, (0,)), "`observation_space` must hold at least one number. Received: Box"),
+        (
+            S.Dict(a=S.Tuple([S.Discrete(2), S.Box(-1, 1, (3, 0))])),
+            r"`observation_space\['a'\]\[1\]` must hold at least",
+        ),
+        (
+            S.MultiDiscrete(np.zeros(0, int)),
+            "`observation_space` must hold at least one number. Received: MultiDiscrete",
+        ),
+        (S.Dict(), r"`observation_space` must hold something. Received: Dict\(\)"),
+        (S.Tuple([S.Discrete(2), S.Dict(b=S.Tuple(()))]), r"`observation_space\[1\]\['b'\]` must hold something."),
+        (S.Discrete(2**33), "`observation_space` must have choices within int32.* Received: Discrete"),
+        (S.Dict(a=S.Discrete(3, start=2**31)), r"`observation_space\['a'\]` must have choices within int32"),
+        (S.MultiDiscrete([3, 2**31 + 1]), "`observation_space` must have choices within int32"),
+        (S.Tuple([S.Text(3)]), r"An observation space must be Box, .* Received: Text.* as observation_space\[0\]"),
+        (S.Dict(a=S.Dict(b=S.OneOf([S.Discrete(2)]))), r"Received: OneOf.* as observation_space\['a'\]\['b'\]"),
+        (S.Dict(a=S.Dict({(1, 2): S.Discrete(2)})), r"`observation_space\['a'\]` must have texts .* the key \(1, 2\)"),
+        (
+            S.Dict({"a b": S.Discrete(2), "a_b": S.Discrete(3)}),
+            r"with observation_space\['a b'\] and observation_space\['",
+        ),
+    ],
+)
+def test_a_refused_part_of_a_space_is_named_by_its_place(space, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ObservationSpec(space)
+
+
+def test_the_ends_of_int32_are_choices():
+    spec = ObservationSpec(S.Dict(a=S.Discrete(2**31 - 1), b=S.MultiDiscrete([2], start=[-(2**31)])))
+    ends = spec.read({"a": [2**31 - 2], "b": [[-(2**31)]]}, 1, where)
+    assert (ends["a"].tolist(), ends["b"].tolist()) == ([2**31 - 2], [[-(2**31)]])
+    assert ends["a"].dtype == ends["b"].dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    "space, sentence",
+    [
+        (
+            S.Dict(a=S.Tuple([S.Box(0, 255, (2, 9), np.uint8)])),
+            r"`observation_space\['a'\]\[0\]` must have sides of at l",
+        ),
+        (S.Box(0, 255, (9, 2, 3), np.uint8), "`observation_space` must have sides of at least 3"),
+        (S.Box(0, 255, (3, 9, 1), np.uint8), None),
+        (S.Box(0, 255, (1, 9, 2), np.uint8), "`observation_space` must have sides of at least 3"),
+        (S.Dict(a=S.Discrete(2**20 + 1)), r"`observation_space\['a'\]` must have at most 1,048,576 choices"),
+        (S.MultiDiscrete([2**19] * 3), "`observation_space` must have at most 1,048,576 choices"),
+        (S.Discrete(2**20), None),
+    ],
+)
+def test_what_our_networks_cannot_hold_is_refused(space, sentence):
+    spec = ObservationSpec(space)  # networks of the user's own may hold it
+    if sentence is None:
+        check_buildable(spec, S.Discrete(2))
+    else:
+        with pytest.raises(ValueError, match=sentence):
+            check_buildable(spec, S.Discrete(2))
+
+
+@pytest.mark.parametrize(
+    "space, sentence",
+    [
+        (S.Discrete(2**33), "must have at most 65,536 choices.* Received: Discrete"),
+        (S.MultiDiscrete([2**15, 2, 2]), "must have at most 65,536 choices.* Received: MultiDiscrete"),
+        (S.MultiBinary(2**17), "must have at most 65,536 choices"),
+        (S.Box(-1, 1, (0,)), "must hold at least one number"),
+    ],
+)
+def test_actions_our_heads_cannot_hold_are_refused(space, sentence):
+    with pytest.raises(ValueError, match=f"`action_space` {sentence}"):
+        Networks().build(S.Box(-1, 1, (2,)), space, seed=0)
+
+
+def test_a_subclass_of_a_space_is_encoded_as_that_space():
+    class Places(S.Discrete):
+        pass
+
+    policy, _ = Networks(hidden_units=()).build(Places(3, start=1), S.Discrete(2), seed=0)
+    (kernel, *_) = policy.get_weights()
+    assert kernel.shape[0] == 3
+    logits = policy(tf.constant([1, 2, 3])).logits
+    np.testing.assert_allclose(logits, kernel, atol=1e-7)
+
+
+def test_the_parts_of_a_dict_are_the_same_in_any_order():
+    here = S.Dict(OrderedDict(a=S.Discrete(2), b=S.Box(-1, 1, (2,))))
+    there = S.Dict(OrderedDict(b=S.Box(-1, 1, (2,)), a=S.Discrete(2)))
+    check_same_space("env", S.Tuple([here]), S.Tuple([there]))
+    spec = ObservationSpec(here)
+    flat = spec.read({"b": np.ones((1, 2)), "a": [1]}, 1, where)
+    assert (flat["a"].tolist(), flat["b"].tolist()) == ([1], [[1, 1]])
+
+
+def test_the_part_that_differs_is_named():
+    here = S.Dict(a=S.Tuple([S.Discrete(2), S.Discrete(3)]))
+    there = S.Dict(a=S.Tuple([S.Discrete(2), S.Discrete(4)]))
+    with pytest.raises(
+        ValueError, match=r"expected observation_space\['a'\]\[1\] to be Discrete\(3\). Received: Discrete\(4\). Build"
+    ):
+        check_same_space("env", here, there)
+    with pytest.raises(ValueError, match=r"expected action_space to be Discrete\(3\). Received: Discrete\(4\)"):
+        check_same_space("env", S.Discrete(3), S.Discrete(4), bounds=True)
+    with pytest.raises(ValueError, match=r"Received: Text.* of kind Text as space\['a'\]\[0\]"):
+        space_to_config(S.Dict(a=S.Tuple([S.Text(3)])))
+    # A key 1 is not a key "1": what is read by one is not there by the other.
+    with pytest.raises(ValueError, match="expected observation_space to be Dict"):
+        check_same_space("env", S.Dict({1: S.Discrete(2)}), S.Dict({"1": S.Discrete(2)}))
+
+
+def test_the_dtype_of_choices_survives_json():
+    for space in (S.Discrete(3, dtype=np.int32), S.MultiDiscrete([2, 3], dtype=np.uint8)):
+        again = space_from_config(json.loads(json.dumps(space_to_config(space))))
+        assert again == space
+        assert again.dtype == space.dtype
+    check_same_space("env", S.Discrete(3), S.Discrete(3, dtype=np.int32), bounds=True)
+
+
+def test_what_is_not_finite_is_named():
+    spec = ObservationSpec(NESTED)
+    rows = [NESTED.sample() for _ in range(3)]
+    spec.check_finite(spec.read(rows, 3, where, rows=True), where)
+    rows[1]["robot"]["arm"][:] = [0, np.inf]
+    with pytest.raises(ValueError, match=r"`observation\['robot'\]\['arm'\]` must be finite. Received: .*inf\] at 1"):
+        spec.check_finite(spec.read(rows, 3, where, rows=True), where)

@@ -1,4 +1,5 @@
 import functools
+import os
 
 import gymnasium as gym
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from kerasrl_pg.envs import ObservationSpec, Stepper, make_vector_env
+from kerasrl_pg.envs.vector import close
 
 
 class Fragile(gym.Env):
@@ -228,3 +230,267 @@ def test_final_observations_given_as_one_array():
     step = stepper.step(np.zeros(2, int))
     assert step.next_observations.tolist() == [[1], [8]]
     assert step.observations.tolist() == [[1], [0]]
+
+
+class Odd(gym.Env):
+    """Gives what it is told: `first` from reset, `results` from its steps, one after the other."""
+
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, space, results, first=None):
+        self.observation_space, self.results = space, results
+        self.first = (space.sample(), {}) if first is None else first
+
+    def reset(self, *, seed=None, options=None):
+        self.count = 0
+        return self.first
+
+    def step(self, action):
+        self.count += 1
+        return self.results[(self.count - 1) % len(self.results)]
+
+
+BOX = gym.spaces.Box(-1, 1, (2,), np.float64)
+NEST = gym.spaces.Dict(goal=gym.spaces.Discrete(3), robot=gym.spaces.Tuple([gym.spaces.Discrete(2), BOX]))
+
+
+def odd(space, *result, first=None):
+    """Two environments, of which the second gives `result` in its second step."""
+    fine = (space.sample(), 1.0, False, False, {})
+    makers = [lambda: Odd(space, [fine]), lambda: Odd(space, [fine, result or fine], first)]
+    return SyncVectorEnv(makers)
+
+
+def played(env, steps=2):
+    stepper = Stepper(env, spec(env))
+    stepper.reset(seed=0)
+    return [stepper.step(np.zeros(env.num_envs, int)) for _ in range(steps)]
+
+
+@pytest.mark.parametrize(
+    "result, sentence",
+    [
+        ((np.zeros(2), "1", False, False, {}), "`reward` must be one number. Received: '1' of <class 'str'>"),
+        ((np.zeros(2), None, False, False, {}), "`reward` must be one number. Received: None of <class 'NoneType'>"),
+        ((np.zeros(2), np.ones(2), False, False, {}), r"`reward` must be one number. Received: array\(\[1., 1.\]\)"),
+        ((np.zeros(2), 1j, False, False, {}), "`reward` must be one number. Received: 1j of <class 'complex'>"),
+        ((np.zeros(2), 1.0, 1, False, {}), "`terminated` must be True or False. Received: 1 of <class 'int'>"),
+        ((np.zeros(2), 1.0, False, "no", {}), "`truncated` must be True or False. Received: 'no' of <class 'str'>"),
+        ((np.zeros(2), 1.0, None, False, {}), "`terminated` must be True or False. Received: None of <class 'NoneT"),
+        ((np.zeros(2), 1.0, np.array([True]), False, {}), r"`terminated` must be .* Received: array\(\[ True\]\)"),
+        ((np.zeros(2), 1.0, False, {}), r"`env.step` must return \(observation, reward.* Received: 4 values"),
+        ((None,), r"`env.step` must return \(observation, reward.* Received: 1 values"),
+        (
+            (np.zeros(3), 1.0, False, False, {}),
+            r"`observation` must be numbers of shape \(2,\).* Received: shape \(3,\)",
+        ),
+        (
+            (np.zeros(1), 1.0, False, False, {}),
+            r"`observation` must be numbers of shape \(2,\).* Received: shape \(1,\)",
+        ),
+        ((["a", "b"], 1.0, False, False, {}), r"`observation` must be numbers.* Received: \['a', 'b'\] of <U1"),
+        ((None, 1.0, False, False, {}), r"`observation` must be numbers of shape \(2,\).* Received: shape \(\)"),
+        ((np.array([0, 1e39]), 1.0, False, False, {}), r"`observation` must be within float32 .* Received: 1e\+39"),
+    ],
+)
+def test_what_an_environment_gives_is_judged_by_its_kind(result, sentence):
+    with pytest.raises(ValueError, match=f"{sentence}.* from environment 1 in step 1 since the last reset"):
+        played(odd(BOX, *result))
+
+
+@pytest.mark.parametrize(
+    "observation, sentence",
+    [
+        ({"goal": 3, "robot": (0, np.zeros(2))}, r"`observation\['goal'\]` must be one of the choices .* Received: 3 "),
+        ({"goal": -1, "robot": (0, np.zeros(2))}, r"`observation\['goal'\]` must be one of the choices .*: -1 "),
+        (
+            {"goal": 2**32, "robot": (0, np.zeros(2))},
+            r"`observation\['goal'\]` must be one of .* Received: 4294967296 ",
+        ),
+        ({"goal": 1.0, "robot": (0, np.zeros(2))}, r"`observation\['goal'\]` must be whole numbers .*: 1.0 of float64"),
+        ({"goal": 1, "robot": (2, np.zeros(2))}, r"`observation\['robot'\]\[0\]` must be one of the choices"),
+        ({"goal": 1, "robot": (0, np.zeros(4))}, r"`observation\['robot'\]\[1\]` must be numbers of shape \(2,\)"),
+        ({"goal": 1, "robot": (0,)}, r"hold observation\['robot'\]\[1\]. Received: {'goal': 1"),
+        ({"goal": 1}, r"`observation` must be nested as .* hold observation\['robot'\]\[0\]. Received: {'goal': 1}"),
+        (3, r"`observation` must be nested as .* hold observation\['goal'\]. Received: 3"),
+    ],
+)
+def test_a_leaf_is_named_by_its_place(observation, sentence):
+    with pytest.raises(ValueError, match=f"{sentence}.*from environment 1 in step 1 since the last reset"):
+        played(odd(NEST, observation, 1.0, False, False, {}))
+
+
+@pytest.mark.parametrize(
+    "space, bad",
+    [
+        (gym.spaces.MultiDiscrete([3, 2], start=[-1, 5]), [2, 5]),
+        (gym.spaces.MultiDiscrete([3, 2]), [0.0, 1.0]),
+        (gym.spaces.MultiBinary(2), [0, 2]),
+        (gym.spaces.MultiBinary(2), [0.5, 1]),
+        (gym.spaces.Box(0, 255, (3, 3), np.uint8), np.full((3, 3), 256)),
+        (gym.spaces.Box(0, 255, (3, 3), np.uint8), np.full((3, 3), 0.5)),
+    ],
+)
+def test_what_is_no_choice_is_refused(space, bad):
+    with pytest.raises(ValueError, match="`observation` must be .* from environment 1 in step 1 since the last reset"):
+        played(odd(space, bad, 1.0, False, False, {}))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        ([0, 1], 1, np.True_, False, None),
+        (np.float32([0, 1]), np.float32(1), False, np.array(True), {}),
+        (np.array([0, 1]), np.array([1.0]), True, np.False_, {}),
+        (np.array([False, True]), True, False, True, {}),
+    ],
+)
+def test_what_can_be_read_is_read(result):
+    step = played(odd(BOX, *result))[1]
+    assert step.next_observations.dtype == np.float32
+    assert step.next_observations[1].tolist() == [0, 1]
+    assert step.rewards.tolist() == [1, 1]
+    assert step.ended.tolist() == [False, True]
+    assert step.terminated.dtype == step.truncated.dtype == bool
+
+
+@pytest.mark.parametrize(
+    "first, sentence",
+    [
+        (np.zeros(2), r"`env.reset` must return \(observation, info\). Received: <class 'numpy.ndarray'>"),
+        ((np.zeros(3), {}), r"`observation` must be numbers of shape \(2,\).* Received: shape \(3,\)"),
+    ],
+)
+def test_a_first_observation_is_judged_too(first, sentence):
+    with pytest.raises(ValueError, match=f"{sentence} from environment 1 in `reset`"):
+        played(odd(BOX, first=first))
+
+
+@pytest.mark.parametrize(
+    "field, value, sentence",
+    [
+        (
+            0,
+            np.zeros((2, 3)),
+            r"`observation` must be numbers of shape \(2,\).* Received: shape \(3,\) from environment 0",
+        ),
+        (0, np.zeros((3, 2)), r"`observation` must be numbers of shape \(2,\).* Received: shape \(3, 2\)"),
+        (0, np.array([["a", "b"]] * 2), "`observation` must be numbers"),
+        (1, ["1", "1"], "`reward` must be one number. Received: np.str_\\('1'\\) of .* from environment 0 in step 0"),
+        (1, [1.0, None], "`reward` must be one number. Received: None of <class 'NoneType'> from environment 1 in ste"),
+        (
+            2,
+            np.array([0, 1]),
+            r"`terminated` of `env.step` must be booleans of shape \(2,\). Received: array\(\[0, 1\]\)",
+        ),
+        (3, False, r"`truncated` of `env.step` must be booleans of shape \(2,\). Received: False in step 0"),
+    ],
+)
+def test_other_vector_environments_are_judged_too(field, value, sentence):
+    class Other(gym.vector.VectorWrapper):
+        def step(self, actions):
+            result = list(self.env.step(actions))
+            result[field] = value
+            return tuple(result)
+
+    with pytest.raises(ValueError, match=sentence):
+        played(Other(odd(BOX)))
+
+
+def test_other_vector_environments_of_the_old_gym_are_refused():
+    class Old(gym.vector.VectorWrapper):
+        def step(self, actions):
+            return self.env.step(actions)[:4]
+
+    with pytest.raises(ValueError, match="`env.step` must return .* Received: 4 values in step 0"):
+        played(Old(odd(BOX)))
+
+    class Older(Old):
+        def reset(self, **kwargs):
+            return self.env.reset(**kwargs)[0]
+
+    with pytest.raises(ValueError, match="`env.reset` must return .* Received: <class 'numpy.ndarray'> in `reset`"):
+        played(Older(odd(BOX)))
+
+
+@pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_a_reset_has_no_options(vector, mode):
+    class Particular(Fragile):
+        """Legal: gymnasium's options are None unless the caller gives some."""
+
+        def reset(self, *, seed=None, options=None):
+            if options is not None:
+                self.goal = options["goal"]
+            return super().reset(seed=seed)
+
+    env = vector([functools.partial(Particular, length=1)] * 2, autoreset_mode=mode)
+    assert played(env)[1].terminated.all()
+    env.close()
+
+
+@pytest.mark.parametrize("vector", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.filterwarnings("ignore:.*ERROR")  # gymnasium's report of it
+def test_an_environment_that_raises_in_a_reset_is_named(vector):
+    class Lost(Fragile):
+        def reset(self, *, seed=None, options=None):
+            if self.lifetime >= self.breaks:
+                raise OSError("no way home")
+            return super().reset(seed=seed)
+
+        def step(self, action):
+            self.breaks, breaks = None, self.breaks
+            result = super().step(action)
+            self.breaks = breaks
+            return result
+
+    for breaks, moment in ((0, "in `reset`"), (2, "in `reset` after step 1 since the last one")):
+        env = vector([lambda: Fragile(length=2), lambda breaks=breaks: Lost(breaks, length=2)])
+        with pytest.raises(RuntimeError, match=f"Environment 1 raised OSError {moment}: no way home. The agent keeps"):
+            played(env)
+        close(env, failed=True)
+
+
+@pytest.mark.parametrize("shared_memory", [True, False])
+@pytest.mark.parametrize("wrap", [lambda env: env, Wrapper])
+def test_a_worker_that_is_gone_is_named_and_not_waited_for(shared_memory, wrap):
+    class Mortal(Fragile):
+        def step(self, action):
+            os._exit(3)
+
+    env = AsyncVectorEnv([Fragile, Mortal], shared_memory=shared_memory)
+    sentence = "Environment 1 ended its process in step 0 since the last reset, with exit code 3. The agent keeps"
+    with pytest.raises(RuntimeError, match=sentence):
+        played(wrap(env))
+    assert env.closed
+    assert not any(process.is_alive() for process in env.processes)
+
+
+def test_what_workers_give_is_judged_before_it_becomes_an_array():
+    fine = (np.zeros(2), 1.0, False, False, {})
+    for bad, sentence in (("1", "`reward` must be one number"), (None, "`reward` must be one number")):
+        env = AsyncVectorEnv([lambda: Odd(BOX, [fine]), lambda bad=bad: Odd(BOX, [(np.zeros(2), bad, *fine[2:])])])
+        with pytest.raises(ValueError, match=f"{sentence}. Received: {bad!r} .* from environment 1 in step 0"):
+            played(env)
+        env.close()
+
+
+def test_closing_never_raises():
+    class Stuck(Fragile):
+        def close(self):
+            raise OSError("the door is stuck")
+
+    with pytest.warns(UserWarning, match="`close` of SyncVectorEnv.* raised OSError: the door is stuck. What was done"):
+        close(SyncVectorEnv([Stuck]))
+
+
+@pytest.mark.parametrize("missing", ["observation_space", "action_space"])
+def test_an_environment_without_a_space_is_refused(missing):
+    class Spaceless(Fragile):
+        def __init__(self):
+            super().__init__()
+            setattr(self, missing, None)
+
+    for env in (Spaceless, Spaceless()):
+        with pytest.raises(TypeError, match=f"`env` must have a gymnasium space as its `{missing}`. Received: None"):
+            make_vector_env(env)

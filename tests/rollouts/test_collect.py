@@ -11,8 +11,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from kerasrl_pg import heads
 from kerasrl_pg.envs import ObservationSpec
 from kerasrl_pg.models import Networks
-from kerasrl_pg.rollouts import Actor, Collector, EpisodeStatistics
+from kerasrl_pg.rollouts import Actor, Collector, EpisodeStatistics, Rollout
+from kerasrl_pg.rollouts.collect import check_finite
 
+S = gym.spaces
 T, N = 20, 3
 
 
@@ -377,3 +379,48 @@ def test_rows_that_do_not_count_may_hold_anything(scripted, fixed_actor, foreign
     rollout = one.collect()
     assert rollout.valid[:, 0].tolist() == [True, True, False, True, True, False]
     assert list(one.statistics.finished) == [(2.0, 2), (2.0, 2)]
+
+
+def test_a_reward_beyond_float32_is_called_that(scripted, fixed_actor):
+    env = SyncVectorEnv([functools.partial(scripted, [0] * 4), functools.partial(scripted, [0, 1e39, 0, 0])])
+    spec = ObservationSpec(env.single_observation_space)
+    one = Collector(env, spec, heads.Categorical(3), fixed_actor(2), lambda: np.zeros((4, 2, 3), np.float32), 4)
+    sentence = (
+        r"`rewards` must be within float32 \(3.4e38\), .* Received: 1e\+39 from environment 1 in step 1 of the rol"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        one.collect()
+
+
+def test_rewards_are_rounded_once(scripted, fixed_actor):
+    rewards = [0.1, 1 / 3, 3.4e38, -1e-40]
+    env = SyncVectorEnv([functools.partial(scripted, rewards)])
+    spec = ObservationSpec(env.single_observation_space)
+    one = Collector(env, spec, heads.Categorical(3), fixed_actor(1), lambda: np.zeros((4, 1, 3), np.float32), 4)
+    assert one.collect().rewards[:, 0].tolist() == np.float32(rewards).tolist()
+    assert one.statistics.finished[0][0] == sum(rewards)
+
+
+def test_what_is_no_choice_is_refused_in_a_rollout_too():
+    """That of a compiled environment, which no `Stepper` has seen."""
+    space = S.Dict(goal=S.Discrete(3, start=1), keys=S.MultiDiscrete([2, 4]))
+    spec = ObservationSpec(space)
+    goal, keys = np.full((4, 2), 2, np.int32), np.zeros((4, 2, 2), np.int32)
+    fine = {"goal": goal, "keys": keys}
+    numbers, flags = np.zeros((4, 2), np.float32), np.ones((4, 2), bool)
+    rollout = Rollout(fine, numbers, numbers, numbers, ~flags, ~flags, fine, flags)
+    check_finite(rollout, spec)
+    for field in ("observations", "next_observations"):
+        bad = keys.copy()
+        bad[2, 1] = [0, 4]
+        broken = rollout._replace(**{field: {"goal": goal, "keys": bad}})
+        sentence = (
+            rf"`{field}\['keys'\]` must be choices of their space, from .* Received: \[0 4\] from environment 1 in s"
+        )
+        with pytest.raises(ValueError, match=sentence):
+            check_finite(broken, spec)
+        check_finite(broken._replace(valid=np.arange(4)[:, None] < [4, 2]), spec)  # a row that does not count
+    with pytest.raises(
+        ValueError, match=r"`observations\['goal'\]` must be choices .* from 1 to 3. Received: 0 from env"
+    ):
+        check_finite(rollout._replace(observations={"goal": goal * 0, "keys": keys}), spec)

@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import kerasrl_pg as pg
 from kerasrl_pg.envs import ObservationSpec
-from kerasrl_pg.rollouts.evaluate import evaluate_policy, play_episodes
+from kerasrl_pg.rollouts.evaluate import Endless, evaluate_policy, play_episodes
 
 
 def lengths_of(scripted, *lengths, wrap=lambda env: env, mode=AutoresetMode.DISABLED):
@@ -103,3 +103,112 @@ def test_samples_differ_with_the_seed_only():
     assert first == again != other
     assert first["return_std"] > 0
     assert evaluate_policy(agent, env, 4, True, seed=1)["return_std"] == 0
+
+
+def test_an_episode_without_an_end_has_no_return(forever):
+    agent = pg.PPO(networks=pg.Networks(hidden_units=()), seed=0)
+    env = forever().unwrapped  # without its time limit
+    agent.bind(env.observation_space, env.action_space)
+    with pytest.warns(
+        UserWarning, match="returns .* unknown, NaN. An episode must end within `max_steps`.*max_steps=30"
+    ):
+        result = agent.evaluate(type(env), episodes=3, max_steps=30)
+    assert np.isnan([result[name] for name in ("return", "return_std", "return_min", "return_max", "length")]).all()
+    assert (result["episodes"], result["deterministic"]) == (3, 1.0)
+    assert agent.evaluate(forever, episodes=3, max_steps=10)["return"] == 10  # it may take as many as that
+    with pytest.raises(
+        ValueError, match="`max_steps` must be a whole number of at least 1, or None. Received: max_ste"
+    ):
+        agent.evaluate(forever, max_steps=0)
+
+
+@pytest.mark.parametrize("max_steps", [4, 5])
+def test_the_longest_episode_that_counts_is_what_is_limited(scripted, fixed_actor, max_steps):
+    env, spec = lengths_of(scripted, 2, 5)
+    arguments = env, spec, fixed_actor(2), no_noise
+    if max_steps == 5:
+        assert sorted(play_episodes(*arguments, 6, 0, max_steps)[1]) == [2, 2, 2, 5, 5, 5]
+    else:
+        # The other one's fifth step is never taken where only the first one's episode counts.
+        assert play_episodes(*arguments, 1, 0, max_steps)[1].tolist() == [2]
+        with pytest.raises(Endless, match="max_steps=4, and an episode of environment 1 that has not ended"):
+            play_episodes(*arguments, 6, 0, max_steps)
+
+
+def test_what_is_not_finite_is_no_evaluation(scripted):
+    space = gym.spaces.Dict(goal=gym.spaces.Discrete(3), robot=gym.spaces.Box(-np.inf, np.inf, (1,)))
+    agent = pg.PPO(networks=pg.Networks(hidden_units=()), seed=0)
+    agent.bind(space, gym.spaces.Discrete(3))
+
+    def makers(rewards, observations=None):
+        return [
+            functools.partial(scripted, [0.0] * 4, space=space),
+            functools.partial(scripted, rewards, observations, space),
+        ]
+
+    for bad in (np.nan, np.inf):
+        env = SyncVectorEnv(makers([0.0] * 4, [0, 0, bad, 0, 0]))
+        sentence = (
+            rf"`observation\['robot'\]` must be finite. Received: \[{bad}\] from environment 1 in step 2 of the eval"
+        )
+        with pytest.raises(ValueError, match=sentence):
+            agent.evaluate(env, episodes=2)
+        with pytest.raises(
+            ValueError, match=f"`rewards` must be finite. Received: {bad} from environment 1 in step 1 of"
+        ):
+            agent.evaluate(SyncVectorEnv(makers([0.0, bad, 0.0, 0.0])), episodes=2)
+
+
+@pytest.mark.parametrize("head", ["categorical", "gaussian"])
+def test_a_policy_that_is_not_finite_has_no_return_and_no_action_and_no_export(head, bandit, tmp_path):
+    space = gym.spaces.Discrete(2) if head == "categorical" else gym.spaces.Box(-1, 1, (2,))
+    agent = pg.A2C(networks=pg.Networks(hidden_units=(4,)), seed=0)
+    make = bandit(space)
+    agent.bind(make().observation_space, space)
+    agent.policy.layers[1].kernel.assign(np.full((2, 4), np.nan))
+    sentence = "`log_probs` of the policy must be finite. Received: nan "
+    for deterministic in (True, False):
+        with pytest.raises(ValueError, match=f"{sentence}from environment 0 in step 0 of the evaluation"):
+            agent.evaluate(make, episodes=2, deterministic=deterministic)
+        with pytest.raises(ValueError, match=f"{sentence}for observation 0 of `act`. Its weights are not"):
+            agent.act([0.1, 0.2], deterministic)
+    for verify in (True, False):
+        with pytest.raises(ValueError, match=f"{sentence}for an observation of zeros"):
+            agent.export(tmp_path / "1", verify)
+    assert not (tmp_path / "1").exists()
+
+
+@pytest.mark.parametrize(
+    "observation, sentence",
+    [
+        (
+            {"goal": 1, "robot": [np.nan]},
+            r"`observation\['robot'\]` must be finite. Received: \[nan\] for observation 0",
+        ),
+        (
+            {"goal": [1, 1], "robot": [[0], [np.inf]]},
+            r"`observation\['robot'\]` must be finite.* for observation 1 of `ac",
+        ),
+        ({"goal": 1, "robot": [1e39]}, r"`observation\['robot'\]` must be within float32"),
+        ({"goal": 1, "robot": ["0"]}, r"`observation\['robot'\]` must be numbers"),
+        ({"goal": 3, "robot": [0]}, r"`observation\['goal'\]` must be one of the choices"),
+        (
+            {"goal": [0, -1], "robot": [[0], [0]]},
+            r"`observation\['goal'\]` must be one .*: -1 for observation 1 of `act`",
+        ),
+        ({"goal": 0.0, "robot": [0]}, r"`observation\['goal'\]` must be whole numbers"),
+        ({"goal": [0, 1], "robot": [[0]]}, r"`observation\['robot'\]` must be numbers of shape \(1,\)"),
+        ({"goal": 0}, r"`observation` must be nested .* hold observation\['robot'\]"),
+        ([0.1], r"`observation` must be nested .* hold observation\['goal'\]"),
+    ],
+)
+def test_act_judges_observations_too(observation, sentence):
+    agent = pg.A2C(networks=pg.Networks(hidden_units=()), seed=0)
+    agent.bind(
+        gym.spaces.Dict(goal=gym.spaces.Discrete(3), robot=gym.spaces.Box(-np.inf, np.inf, (1,))),
+        gym.spaces.Discrete(3),
+    )
+    assert agent.act({"goal": 2, "robot": [0]}) in (0, 1, 2)
+    assert agent.act({"goal": [2, 0], "robot": [[0], [1]]}).shape == (2,)
+    with pytest.raises(ValueError, match=sentence):
+        agent.act(observation)
