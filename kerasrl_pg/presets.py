@@ -178,6 +178,7 @@ REINFORCE_CARTPOLE = Preset(
         "baseline": ValueFunction(update_epochs=10),
         "episodes": 4,
         "normalize_advantages": True,
+        "anneal_learning_rate": True,
     },
     optimizer=_adam(3e-3),
     source="Ours: one environment, since with more of them those that have ended idle, at the "
