@@ -260,11 +260,14 @@ def _anew(layer, argument):
     remedy = "Write its get_config, or give the agent your own `policy` and `critic`."
     try:
         config = layer.get_config()
-        again = kind.from_config(config)
+        if argument == "activation":
+            config.pop("name", None)  # A model has several.
+        again = kind.from_config(dict(config))
     except Exception as error:  # Whatever a user's own class raises.
         raise TypeError(
             f"`{argument}` must be a layer that its config makes anew, since each agent gets its own. "
-            f"Received: {argument}={layer!r}, whose config fails with {type(error).__name__}: {error} {remedy}"
+            f"Received: {argument}={layer!r}, whose config fails with {type(error).__name__}: "
+            f"{(str(error).strip().splitlines() or [''])[-1]}. {remedy}"  # Keras quotes the whole config before it.
         ) from error
     if kind.from_config.__func__ is keras.Layer.from_config.__func__:
         parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
