@@ -101,19 +101,26 @@ def _variables(agent):
 def _settings(agent):
     """What two agents must share to share a program: everything but seeds, initial weights and names."""
     config = {**agent.get_config(), **agent.get_compile_config()}
-    for name in ("name", "seed", "policy", "critic"):
+    for name in ("policy", "critic"):
         config.pop(name)
+    config = _without_names_and_seeds(config)
     config["class"] = type(agent).__name__
     config["variables"] = [(tuple(v.shape), v.dtype) for v in _variables(agent)]
     for optimizer in ("optimizer", "critic_optimizer"):
         layer = config[optimizer]
         while layer:  # `LossScaleOptimizer` holds another
-            layer["config"].pop("name", None)
             # A learning rate that callbacks moved; what it was compiled with is among the base rates.
             if isinstance(layer["config"].get("learning_rate"), float):
                 layer["config"].pop("learning_rate")
             layer = layer["config"].get("inner_optimizer")
     return config
+
+
+def _without_names_and_seeds(config):
+    """A config without those in it: names of layers are counted up, and what seeds draw is handed over."""
+    if isinstance(config, dict):
+        return {key: _without_names_and_seeds(value) for key, value in config.items() if key not in ("name", "seed")}
+    return [_without_names_and_seeds(each) for each in config] if isinstance(config, (list, tuple)) else config
 
 
 def interquartile_mean(values, axis=-1):

@@ -48,6 +48,40 @@ def test_each_run_is_what_its_seed_alone_would_have_given(kind, tmp_path):
         assert all(np.array_equal(a, b) for a, b in zip(alone.get_weights(), saved.get_weights(), strict=True))
 
 
+LAYERS = {
+    "head": lambda: {"head": pg.heads.Categorical(2)},
+    "critic_head": lambda: {"critic_head": pg.heads.HistogramValue(0.0, 30.0, num_bins=11)},
+    "activation": lambda: {"activation": keras.layers.PReLU(keras.initializers.RandomUniform())},
+}
+
+
+@pytest.mark.parametrize("name, once", [("head", True), ("critic_head", False), ("activation", True)])
+def test_each_run_is_its_seeds_alone_with_layers_given_in_the_settings(name, once):
+    kept = LAYERS[name]()
+
+    def make(seed):
+        networks = pg.Networks(hidden_units=(4,), **(kept if once else LAYERS[name]()))
+        agent = pg.A2C(horizon=8, networks=networks, seed=seed)
+        agent.compile(jit_compile=False)
+        return agent
+
+    runs = pg.fit_seeds(make, CARTPOLE, [3, 8], episodes=2, **BUDGET)
+    for index, seed in enumerate(runs.seeds):
+        assert make(seed).fit(CARTPOLE, **BUDGET).history["loss"] == runs.histories[index]["loss"]
+
+
+def test_agents_of_one_settings_object_are_independent():
+    networks = pg.Networks(hidden_units=(4,), head=pg.heads.Categorical(2), critic_head=pg.heads.NormalValue())
+    first, second = (pg.A2C(horizon=8, networks=networks, seed=seed) for seed in (0, 1))
+    for agent in (first, second):
+        agent.compile(jit_compile=False)
+        agent.bind(CARTPOLE.observation_space, CARTPOLE.action_space)
+    before, moved = second.get_weights(), first.get_weights()
+    first.fit(CARTPOLE, **BUDGET)
+    assert all(np.array_equal(a, b) for a, b in zip(before, second.get_weights(), strict=True))
+    assert not np.array_equal(moved[0], first.get_weights()[0])
+
+
 def test_callbacks_of_each_run(tmp_path):
     begun = []
 

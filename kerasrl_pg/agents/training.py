@@ -11,7 +11,7 @@ from kerasrl_pg.agents.undo import NotFinite, undo_unless_finite
 from kerasrl_pg.callbacks import Compiling
 from kerasrl_pg.compilation_cache import first_call
 from kerasrl_pg.envs.compiled import check_contract
-from kerasrl_pg.models.normalization import normalizers
+from kerasrl_pg.models.normalization import normalizer_inputs, normalizers
 from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.collect import Collector, check_finite
 
@@ -59,12 +59,16 @@ def annealed(agent, annealing):
 
 
 def update_normalizers(agent, rollout):
-    """Merges a rollout's observations into every `RunningNormalization` of policy and critic."""
+    """Merges what a rollout's observations give every `RunningNormalization` of policy and critic into it."""
     valid = tf.reshape(rollout.valid, [-1])
     observations = ops.flatten_time(rollout.observations)
-    models = [model for model in (agent.policy, agent.critic) if model is not None]
-    for layer in {id(layer): layer for model in models for layer in normalizers(model)}.values():
-        layer.update(observations if layer.key is None else observations[layer.key], valid)
+    models = agent.policy, agent.critic
+    if agent.shared_model is not None and agent.critic is not None:
+        models = (agent.shared_model,)  # Or what stands in both would learn twice.
+    models = [model for model in models if model is not None and normalizers(model)]
+    # All inputs first, because an update moves the input of a normaliser behind it.
+    for layer, inputs in [pair for model in models for pair in normalizer_inputs(model, observations)]:
+        layer.update(inputs, valid)
 
 
 def counters(agent):

@@ -5,8 +5,10 @@ from typing import NamedTuple
 import gymnasium as gym
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kerasrl_pg.heads import Head, ValueHead
+from kerasrl_pg.models.normalization import normalizer_inputs, normalizers
 
 
 class ActorCritic(NamedTuple):
@@ -45,7 +47,8 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
 
     Raises:
         ValueError: If a head or a critic is missing, the policy's actions are not of `action_space`, two models share
-            layers, or a model has losses other than its weights' regularizers.
+            layers, a model has losses other than its weights' regularizers, or a `RunningNormalization` stands where
+            it could not learn.
     """
     shared = None
     if isinstance(getattr(policy, "output", None), dict):
@@ -76,6 +79,7 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
     for argument, model in (("policy", policy), ("critic", critic)):
         if model is not None:
             _check_losses(argument, model)
+            _check_normalizers(argument, model, spec)
     action = _refused_action(head, distribution, action_space)
     if action is not None:
         raise ValueError(
@@ -109,6 +113,40 @@ def _check_losses(argument, model):
             f"`{argument}` must have no losses of its own but its weights' regularizers, since a method's loss is its "
             f"own. Received: {others} from `activity_regularizer` or `add_loss`, {model!r}."
         )
+
+
+def _check_normalizers(argument, model, spec):
+    layers = normalizers(model)
+    if not layers:
+        return
+    trainable = model.trainable_variables
+    with tf.GradientTape(persistent=True) as tape:
+        pairs = normalizer_inputs(model, spec.zeros(2))
+    for layer in layers:
+        name = f"`{argument}`'s RunningNormalization {layer.name!r}"
+        if layer.key is not None and (spec.single or layer.key not in spec.leaves):
+            leaves = "are one tensor" if spec.single else f"have the leaves {', '.join(spec.leaves)}"
+            raise ValueError(
+                f"{name} must have a `key` that is None or names a leaf of the observations, which {leaves}. "
+                f"Received: key={layer.key!r}. Leave it out: the layer learns what it is given."
+            )
+        inputs = [x for each, x in pairs if each is layer]
+        if not inputs or not all(tf.executing_eagerly() and hasattr(x, "numpy") and x.shape[0] == 2 for x in inputs):
+            raise ValueError(
+                f"{name} must be called by the model with one row for each observation, outside of `tf.function`, of "
+                "loops and of layers that split or join rows, or it could not learn. Received: "
+                f"{'inputs of shape ' + str([tuple(x.shape) for x in inputs]) if inputs else 'no call'} for two "
+                "observations. Put it behind an input of the model."
+            )
+        for x in inputs:
+            gradients = tape.gradient(x, [v.value for v in trainable])
+            moving = [v.path for v, gradient in zip(trainable, gradients, strict=True) if gradient is not None]
+            if moving:
+                raise ValueError(
+                    f"{name} must stand before every trainable layer, since it keeps the moments of all that it was "
+                    f"ever given, and what a trained layer gives drifts. Received: behind {', '.join(moving)}. "
+                    "Put it behind an input of the model, or a LayerNormalization here."
+                )
 
 
 def _refused_action(head, distribution, space):

@@ -1,10 +1,15 @@
 """Policies and critics as Keras models, made from an environment's spaces."""
 
+import contextlib
+import inspect
+import random
+
 import gymnasium as gym
 import keras
 import numpy as np
 
 from kerasrl_pg import heads
+from kerasrl_pg.checks import check_flag
 from kerasrl_pg.envs.spaces import ObservationSpec, check_buildable, is_image
 from kerasrl_pg.models.normalization import RunningNormalization
 
@@ -16,25 +21,29 @@ class Networks:
     Each observation leaf is encoded by its kind: images are put channels-last, divided by 255 and passed through
         convolutions;
     `Discrete` and `MultiDiscrete` become one-hot vectors; the rest is flattened. The encodings are concatenated and
-    pass through `hidden_units` dense layers to the head.
+    pass through `hidden_units` dense layers to the head. No two networks share a layer: where you give a layer, each of
+    them gets its own, made from its config.
 
     Args:
         hidden_units: Widths of the dense layers. (64, 64), as in Schulman et al. 2017 (arXiv 1707.06347), section 6.1.
-        activation: Any Keras activation of the dense layers. "tanh", as there; Engstrom et al. 2020 count it among
-            PPO's code-level optimisations.
+        activation: Any Keras activation of the dense and convolution layers, or a layer, such as
+            `keras.layers.PReLU()`. "tanh", as there; Engstrom et al. 2020 count it among PPO's code-level
+            optimisations.
         orthogonal: Orthogonal initial weights with gain √2 in the hidden layers, 0.01 in the policy's head and 1 in the
             critic's (Engstrom et al. 2020, A.1; gains of OpenAI Baselines); False for Keras's Glorot initialisation.
         normalize_observations: Puts a `RunningNormalization` in front of every float `Box` leaf. False, because the
             running statistics slow the start on small well-scaled problems; MuJoCo wants it.
         observation_clip: The normaliser's clip; positive or None.
-        head: The policy's head: a `Head` class, built for the action space, or a `Head` layer of your own settings;
-            None for the head that the action space calls for.
-        critic_head: A `ValueHead` layer; None for `heads.NormalValue()`.
+        head: The policy's head: a `Head` class, built for the action space, or a `Head` layer of your own settings,
+            whose `get_config` returns every argument of its constructor; None for the head that the action space calls
+            for. Initializers without a seed of their own, in any of its layers, draw from the agent's.
+        critic_head: A `ValueHead` layer, as `head`; None for `heads.NormalValue()`.
         shared: One trunk under both heads, as one functional model with two outputs.
 
     Raises:
-        ValueError: If a width is below 1, or the clip is not positive.
-        TypeError: If `head` is no head.
+        ValueError: If a width is below 1, the clip is not positive, a flag is neither True nor False, or Keras does
+            not know the activation.
+        TypeError: If `head` is no head, `activation` is a class, or a layer cannot be made anew from its config.
 
     >>> import gymnasium as gym
     >>> networks = Networks(hidden_units=(8,))
@@ -70,6 +79,23 @@ class Networks:
             )
         if critic_head is not None and not isinstance(critic_head, heads.ValueHead):
             raise TypeError(f"`critic_head` must be a ValueHead layer. Received: critic_head={critic_head!r}.")
+        if isinstance(activation, type):
+            raise TypeError(
+                "`activation` must be an activation's name, a function, or a layer. "
+                f"Received: activation={activation!r}, a class. Pass an instance of it."
+            )
+        try:
+            keras.activations.get(activation)
+        except ValueError as error:
+            raise ValueError(
+                f"`activation` must be an activation that Keras knows. Received: activation={activation!r}."
+            ) from error
+        check_flag("orthogonal", orthogonal)
+        check_flag("normalize_observations", normalize_observations)
+        check_flag("shared", shared)
+        for name, layer in {"activation": activation, "head": head, "critic_head": critic_head}.items():
+            if isinstance(layer, keras.Layer):
+                _anew(layer, name)
         self.hidden_units = hidden_units
         self.activation = activation
         self.orthogonal = orthogonal
@@ -94,7 +120,10 @@ class Networks:
         """
         spec = ObservationSpec(observation_space)
         check_buildable(spec, action_space if self.head is None else None)
-        seeds = np.random.default_rng(seed)
+        with _drawing_from(seed):
+            return self._build(spec, action_space, np.random.default_rng(seed))
+
+    def _build(self, spec, action_space, seeds):
         head = self._policy_head(action_space, seeds)
         value_head = self._critic_head(seeds)
         inputs, features = self._trunk(spec, seeds)
@@ -108,14 +137,16 @@ class Networks:
 
     def _policy_head(self, space, seeds):
         if isinstance(self.head, heads.Head):
-            return self.head
+            return _anew(self.head, "head")
         initializer = self._initializer(0.01, seeds)
         if self.head is None:
             return heads.default_head(space, kernel_initializer=initializer)
         return self.head.from_space(space, kernel_initializer=initializer)
 
     def _critic_head(self, seeds):
-        return self.critic_head or heads.NormalValue(kernel_initializer=self._initializer(1.0, seeds))
+        if self.critic_head is not None:
+            return _anew(self.critic_head, "critic_head")
+        return heads.NormalValue(kernel_initializer=self._initializer(1.0, seeds))
 
     def _initializer(self, gain, seeds):
         seed = int(seeds.integers(2**31))
@@ -131,9 +162,8 @@ class Networks:
             encodings.append(self._encode(spec, name, inputs[name], seeds))
         features = encodings[0] if len(encodings) == 1 else keras.layers.Concatenate()(encodings)
         for units in self.hidden_units:
-            features = keras.layers.Dense(
-                units, self.activation, kernel_initializer=self._initializer(np.sqrt(2.0), seeds)
-            )(features)
+            dense = keras.layers.Dense(units, kernel_initializer=self._initializer(np.sqrt(2.0), seeds))
+            features = _activated(dense, self.activation, features)
         return (inputs["observation"] if spec.single else inputs), features
 
     def _encode(self, spec, name, x, seeds):
@@ -196,7 +226,7 @@ def cnn(images, initializer, activation="relu"):
     Args:
         images: A Keras tensor. The channel axis is the smaller of the first and the last.
         initializer: Function from a gain to a kernel initialiser.
-        activation: Any Keras activation.
+        activation: Any Keras activation, or a layer, of which every convolution gets its own.
 
     Returns:
         float features [B, 512], or [B, 128] for small images.
@@ -213,6 +243,51 @@ def cnn(images, initializer, activation="relu"):
     else:
         layers, features = ((16, 3, 1),), 128
     for filters, size, stride in layers:
-        x = keras.layers.Conv2D(filters, size, stride, activation=activation, kernel_initializer=initializer(gain))(x)
+        x = _activated(keras.layers.Conv2D(filters, size, stride, kernel_initializer=initializer(gain)), activation, x)
     x = keras.layers.Flatten()(x)
-    return keras.layers.Dense(features, activation, kernel_initializer=initializer(gain))(x)
+    return _activated(keras.layers.Dense(features, kernel_initializer=initializer(gain)), activation, x)
+
+
+def _activated(layer, activation, x):
+    if isinstance(activation, keras.Layer):
+        return _anew(activation, "activation")(layer(x))
+    layer.activation = keras.activations.get(activation)
+    return layer(x)
+
+
+def _anew(layer, argument):
+    """A layer of the same settings, with weights of its own."""
+    kind = type(layer)
+    remedy = "Write its get_config, or give the agent your own `policy` and `critic`."
+    try:
+        config = layer.get_config()
+        if argument == "activation":
+            config.pop("name", None)  # A model has several.
+        again = kind.from_config(dict(config))
+    except Exception as error:  # Whatever a user's own class raises.
+        raise TypeError(
+            f"`{argument}` must be a layer that its config makes anew, since each agent gets its own. "
+            f"Received: {argument}={layer!r}, whose config fails with {type(error).__name__}: "
+            f"{(str(error).strip().splitlines() or [''])[-1]}. {remedy}"  # Keras quotes the whole config before it.
+        ) from error
+    if kind.from_config.__func__ is keras.Layer.from_config.__func__:
+        parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+        names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        lost = [name for name in names if name not in config]
+        if lost:
+            raise TypeError(
+                f"`{argument}` must be a layer whose `get_config` returns every argument of its constructor, since "
+                f"each agent gets its own. Received: {argument}={layer!r}, without {', '.join(lost)}. {remedy}"
+            )
+    return again
+
+
+@contextlib.contextmanager
+def _drawing_from(seed):
+    """Keras initializers without a seed draw one from Python's `random`; in here they draw it from `seed`."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)

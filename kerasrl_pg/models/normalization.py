@@ -1,22 +1,49 @@
 """Running normalisation of observations and scaling of rewards, as layers whose statistics travel with the weights."""
 
+import contextvars
+
 import keras
 import tensorflow as tf
 
 from kerasrl_pg import ops
 
+_given = contextvars.ContextVar("given", default=None)  # Where layers note their inputs, while somebody asks.
+
+
+class _Statistics(keras.layers.Layer):
+    """Base of what keeps running moments, as weights in float64: float32 loses small variances beside large means, a
+    long count, and a mean's slow drift. Files with float32 ones load."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})  # What it computes; heads need it, and so does LiteRT.
+
+    def build(self, input_shape):
+        shape, kind = tuple(input_shape[1:]), {"dtype": "float64", "trainable": False, "autocast": False}
+        self.mean = self.add_weight(name="mean", shape=shape, initializer="zeros", **kind)
+        self.variance = self.add_weight(name="variance", shape=shape, initializer="ones", **kind)
+        self.count = self.add_weight(name="count", shape=(), initializer="zeros", **kind)
+
+    def merge(self, values, valid):
+        """Merges values [B, ...] or [T, N], less those rows that are not `valid`, into the statistics."""
+        batch = ops.masked_moments(tf.cast(values, tf.float64), valid)
+        variables = self.mean, self.variance, self.count
+        for variable, value in zip(variables, ops.merge_moments(*(v.value for v in variables), *batch), strict=True):
+            variable.assign(value)
+
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
-class RunningNormalization(keras.layers.Layer):
-    """Normalises observations by their running mean and variance, then clips them.
+class RunningNormalization(_Statistics):
+    """Normalises its inputs by their running mean and variance, then clips them.
 
-    The statistics are non-trainable weights, so evaluating, saving, cloning and serving a network cannot forget them.
-    Calling the layer never changes them: an agent calls `update` between iterations only, so that the
-        log-probabilities of a rollout
-    stay those of the policy that collected it.
+    It may stand anywhere before the trainable layers: an agent computes what its network gives the layer for the
+    observations of a rollout, and merges that into the statistics. These are non-trainable weights, in float64, so
+    evaluating, saving, cloning and serving a network cannot forget them. Calling the layer never changes them: an
+    agent calls `update` between iterations only, so that the log-probabilities of a rollout stay those of the policy
+    that collected it.
 
     Args:
-        key: Which observation this layer normalises: the name of its leaf, or None where observations are one tensor.
+        key: None, or the name of the observation's leaf that this layer is meant for, which must exist. The layer
+            learns what it is given, with or without.
         clip: Normalised values are clipped to [-clip, clip]; positive, or None for no clipping. 10, as in Engstrom et
             al. 2020 ("Implementation matters in deep policy gradients", arXiv 2005.12729), appendix A.1.
 
@@ -27,7 +54,7 @@ class RunningNormalization(keras.layers.Layer):
         float32 [B, ...], (x - mean) / sqrt(variance + 1e-8), clipped.
 
     Raises:
-        ValueError: If `clip` is not positive.
+        ValueError: If `clip` is not positive, or a dimension of the inputs but the first is unknown.
 
     >>> layer = RunningNormalization()
     >>> layer.build((None, 1))
@@ -37,33 +64,33 @@ class RunningNormalization(keras.layers.Layer):
     """
 
     def __init__(self, key=None, clip=10.0, **kwargs):
-        super().__init__(**{**kwargs, "dtype": "float32"})  # Statistics of half precision would stand still.
+        super().__init__(**kwargs)
         if clip is not None and not clip > 0:
             raise ValueError(f"`clip` must be positive, or None for no clipping. Received: clip={clip}.")
         self.key = key
         self.clip = clip
 
     def build(self, input_shape):
-        shape = tuple(input_shape[1:])
-        self.mean = self.add_weight(name="mean", shape=shape, initializer="zeros", trainable=False)
-        self.variance = self.add_weight(name="variance", shape=shape, initializer="ones", trainable=False)
-        self.count = self.add_weight(name="count", shape=(), initializer="zeros", trainable=False)
+        if not isinstance(input_shape, (tuple, list)) or None in input_shape[1:]:
+            raise ValueError(
+                "`RunningNormalization` must be given one tensor, of known shape but for the batch. "
+                f"Received: input shape {input_shape}. Give each part of the observation a layer of its own."
+            )
+        super().build(input_shape)
 
     def call(self, inputs):
         inputs = tf.cast(inputs, tf.float32)
-        return ops.normalize(inputs, self.mean.value, self.variance.value, self.clip)
+        if _given.get() is not None:
+            _given.get().append((self, inputs))
+        mean, variance = (tf.cast(statistic.value, tf.float32) for statistic in (self.mean, self.variance))
+        return ops.normalize(inputs, mean, variance, self.clip)
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, "float32")
 
-    def update(self, observations, valid=None):
-        """Merges a batch of observations [B, ...] into the statistics; `valid` [B] leaves rows out."""
-        observations = tf.cast(observations, tf.float32)
-        valid = tf.ones(tf.shape(observations)[:1], tf.bool) if valid is None else valid
-        batch = ops.masked_moments(observations, valid)
-        merged = ops.merge_moments(self.mean.value, self.variance.value, self.count.value, *batch)
-        for variable, value in zip((self.mean, self.variance, self.count), merged, strict=True):
-            variable.assign(value)
+    def update(self, inputs, valid=None):
+        """Merges a batch of the layer's inputs [B, ...] into the statistics; `valid` [B] leaves rows out."""
+        self.merge(inputs, tf.ones(tf.shape(inputs)[:1], tf.bool) if valid is None else valid)
 
     def get_config(self):
         return {**super().get_config(), "key": self.key, "clip": self.clip}
@@ -74,13 +101,34 @@ def normalizers(model):
     return [layer for layer in model._flatten_layers() if isinstance(layer, RunningNormalization)]
 
 
+def normalizer_inputs(model, observations):
+    """What the normalisers of a Keras model are given when it is called.
+
+    In a compiled function only what leads to them is computed, since the model's outputs are not used.
+
+    Args:
+        model: Keras model.
+        observations: Its input [B, ...].
+
+    Returns:
+        Pairs (layer, input [B, ...]), one for each call of a layer.
+    """
+    pairs = []
+    token = _given.set(pairs)
+    try:
+        model(observations)
+    finally:
+        _given.reset(token)
+    return pairs
+
+
 @keras.saving.register_keras_serializable("kerasrl_pg")
-class RewardScaling(keras.layers.Layer):
+class RewardScaling(_Statistics):
     """Divides rewards by the standard deviation of the running discounted return; the mean is not subtracted.
 
     G_t = r_t + γ G_{t-1}, started anew with each episode; r_t / std(G), then clipped. The statistics are weights of
     the agent. The carried G of each environment belongs to the environments' state, not to the weights: the agent
-    holds it.
+    holds it. Where G has not varied, as where every episode is one step of one reward, rewards stay as they are.
 
     Args:
         gamma: γ in [0, 1], the agent's own.
@@ -90,25 +138,23 @@ class RewardScaling(keras.layers.Layer):
     """
 
     def __init__(self, gamma, clip=None, **kwargs):
-        super().__init__(**{**kwargs, "dtype": "float32"})  # Statistics of half precision would stand still.
+        super().__init__(**kwargs)
         self.gamma = gamma
         self.clip = clip
-        self.mean = self.add_weight(name="mean", shape=(), initializer="zeros", trainable=False)
-        self.variance = self.add_weight(name="variance", shape=(), initializer="ones", trainable=False)
-        self.count = self.add_weight(name="count", shape=(), initializer="zeros", trainable=False)
+        self.build((None,))
         self.built = True
 
     def call(self, rewards):
         """Scaled rewards [T, N], by the statistics as they stand."""
-        return ops.scale_rewards(rewards, self.variance.value, self.clip)
+        mean, variance = self.mean.value, self.variance.value
+        # Below float32's rounding of G there is no variance, only noise; 2⁻²⁰ of G is some steps' rounding: ours.
+        variance = tf.where(variance > tf.square(mean * 2.0**-20), variance, tf.zeros_like(variance))
+        return ops.scale_rewards(rewards, variance, self.clip)
 
     def update(self, rewards, ends, valid, carry):
         """Merges a rollout's discounted returns into the statistics; returns the next carry [N]."""
         accumulated, carry = ops.discounted_accumulator(rewards, ends, self.gamma, carry)
-        batch = ops.masked_moments(accumulated, valid)
-        merged = ops.merge_moments(self.mean.value, self.variance.value, self.count.value, *batch)
-        for variable, value in zip((self.mean, self.variance, self.count), merged, strict=True):
-            variable.assign(value)
+        self.merge(accumulated, valid)
         return carry
 
     def get_config(self):

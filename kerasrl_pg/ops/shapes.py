@@ -109,13 +109,13 @@ def masked_moments(x, valid=None):
     float32 the variance of a constant is then 0, not the square of the mean's rounding error.
 
     Args:
-        x: float tensor [T, N, ...] or [B, ...], features last.
+        x: tensor [T, N, ...] or [B, ...], features last. float64 is reduced as such, all else in float32.
         valid: bool tensor [T, N] or [B], the leading axes to reduce; None reduces all axes of x.
 
     Returns:
         mean: [...], 0 if nothing is valid.
         variance: [...], of the population (divided by count), 0 if nothing is valid.
-        count: scalar float32, the number of valid rows.
+        count: scalar, the number of valid rows, of the type of the other two.
 
     Raises:
         ValueError: if `valid` is not the shape x begins with.
@@ -125,7 +125,8 @@ def masked_moments(x, valid=None):
     >>> mean.numpy(), variance.numpy(), float(count)
     (array([ 2., 10.], dtype=float32), array([1., 0.], dtype=float32), 2.0)
     """
-    x = tf.cast(x, tf.float32)
+    x = tf.convert_to_tensor(x)
+    x = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
     valid = tf.ones_like(x, tf.bool) if valid is None else tf.convert_to_tensor(valid)
     rank = valid.shape.rank
     if not valid.shape.is_compatible_with(x.shape[:rank]):
@@ -134,15 +135,32 @@ def masked_moments(x, valid=None):
             f"Received: x.shape={x.shape}, valid.shape={valid.shape}."
         )
     axes = list(range(rank))
-    count = tf.reduce_sum(tf.cast(valid, tf.float32))
+    count = tf.reduce_sum(tf.cast(valid, x.dtype))
     mask = tf.reshape(valid, tf.concat([tf.shape(valid), [1] * (x.shape.rank - rank)], 0))
 
     def average(values):
-        return tf.math.divide_no_nan(tf.reduce_sum(tf.where(mask, values, 0.0), axes), count)
+        return tf.math.divide_no_nan(tf.reduce_sum(tf.where(mask, values, tf.zeros_like(values)), axes), count)
 
     mean = average(x)
     mean += average(x - mean)
     return mean, average(tf.square(x - mean)), count
+
+
+def shrinking(x, valid=None):
+    """A power of two that brings x to where float32 holds its squares and their sum: 1 below 2⁵⁰.
+
+    Args:
+        x: float32 tensor of any shape.
+        valid: bool tensor of x's shape; None for all.
+
+    Returns:
+        float32 scalar, 1 or 2⁻⁸⁰, so that no digit changes.
+
+    >>> float(shrinking(tf.constant([3.0, -1e15]))), float(shrinking(tf.constant([1e19]))) * 2.0**80
+    (1.0, 1.0)
+    """
+    sizes = tf.abs(x) if valid is None else tf.where(valid, tf.abs(x), tf.zeros_like(x))
+    return tf.where(tf.reduce_max(sizes) < 2.0**50, 1.0, 2.0**-80)
 
 
 def standardize(x, valid=None, mean=None, epsilon=1e-8):
@@ -172,6 +190,8 @@ def standardize(x, valid=None, mean=None, epsilon=1e-8):
     """
     check_same_shape(x=x, valid=valid)
     x = tf.cast(x, tf.float32)
+    unit = shrinking(x, valid)
+    x *= unit
     own_mean, variance, _ = masked_moments(x, valid)
-    standard = (x - (own_mean if mean is None else mean)) / tf.maximum(tf.sqrt(variance), epsilon)
+    standard = (x - (own_mean if mean is None else mean * unit)) / tf.maximum(tf.sqrt(variance), epsilon)
     return standard if valid is None else tf.where(valid, standard, 0.0)

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from kerasrl_pg.ops.shapes import check_same_shape, masked_moments
+from kerasrl_pg.ops.shapes import check_same_shape, masked_moments, shrinking
 
 
 def squared_error(values, returns):
@@ -86,6 +86,8 @@ def explained_variance(values, returns, valid=None):
     """
     check_same_shape(values=values, returns=returns, valid=valid)
     values, returns = tf.cast(values, tf.float32), tf.cast(returns, tf.float32)
+    factor = tf.minimum(shrinking(values, valid), shrinking(returns, valid))
+    values, returns = values * factor, returns * factor
     _, variance, _ = masked_moments(returns, valid)
     _, unexplained, _ = masked_moments(returns - values, valid)
     return tf.where(variance > 0.0, 1.0 - tf.math.divide_no_nan(unexplained, variance), 0.0)

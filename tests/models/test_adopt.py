@@ -2,6 +2,7 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerasrl_pg import heads
 from kerasrl_pg.envs import ObservationSpec
@@ -161,3 +162,67 @@ def test_a_head_for_another_space_is_refused(head, space):
 def test_the_default_head_fits(space):
     head = heads.default_head(space)
     assert adopt(policy(head), critic(), SPEC, space).head is head
+
+
+class Odd(keras.Model):
+    """Calls its normaliser as `how` says."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.layer, self.head = how, RunningNormalization(), heads.Categorical(2)
+
+    def call(self, x):
+        return self.head(self.how(self.layer, x))
+
+
+def by_rows(layer, x):
+    return tf.reshape(layer(tf.reshape(x, (-1, 1))), (-1, 3))
+
+
+DICT = S.Dict(a=S.Box(-1, 1, (3,)), b=S.Box(-1, 1, (3,)))
+
+
+def of_dict(key):
+    inputs = {name: keras.Input((3,), name=name) for name in ("a", "b")}
+    x = keras.layers.Concatenate()([RunningNormalization(key)(inputs["a"]), inputs["b"]])
+    return keras.Model(inputs, heads.Categorical(2)(x))
+
+
+@pytest.mark.parametrize(
+    "bad_policy, space, sentence",
+    [
+        (
+            lambda: model(RunningNormalization(), heads.Categorical(2)),
+            SPEC,
+            "before every trainable .*behind .*/kernel",
+        ),
+        (lambda: model(keras.layers.Activation("tanh"), RunningNormalization(), heads.Categorical(2)), SPEC, "/kernel"),
+        (
+            lambda: keras.Sequential([RunningNormalization("a"), heads.Categorical(2)]),
+            SPEC,
+            "are one .*: key='a'. Leave",
+        ),
+        (lambda: of_dict("c"), ObservationSpec(DICT), "names a leaf .* have the leaves a, b. Received: key='c'"),
+        (
+            lambda: Odd(lambda layer, x: x),
+            SPEC,
+            "be called by the model .* Received: no call for two observations",
+        ),
+        (lambda: Odd(by_rows), SPEC, r"one row for each .* Received: inputs of shape \[\(6, 1\)\] for two"),
+        (lambda: Odd(lambda layer, x: tf.function(layer)(x)), SPEC, "outside of `tf.function`"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`build..` was called")
+def test_a_normaliser_that_could_not_learn_is_refused(bad_policy, space, sentence):
+    with pytest.raises(
+        ValueError, match="`policy`'s RunningNormalization 'running_normalization.*' must .*" + sentence
+    ):
+        adopt(bad_policy(), None, space, DISCRETE, needs_critic=False)
+
+
+def test_a_normaliser_behind_fixed_layers_is_taken():
+    frozen = keras.layers.Dense(4, trainable=False)
+    ours = keras.Sequential([keras.Input((3,)), frozen, RunningNormalization(), heads.Categorical(2)])
+    assert adopt(ours, None, SPEC, DISCRETE, needs_critic=False).policy is ours
+    for key in (None, "a"):
+        adopt(of_dict(key), None, ObservationSpec(DICT), DISCRETE, needs_critic=False)

@@ -1,3 +1,5 @@
+import random
+
 import gymnasium as gym
 import keras
 import numpy as np
@@ -179,14 +181,96 @@ def test_the_head(head, kind):
 def test_the_critics_head():
     head = heads.HistogramValue(0.0, 1.0, num_bins=5)
     _, critic = Networks(hidden_units=(4,), critic_head=head).build(KINDS["box"], ACTIONS, seed=0)
-    assert critic.layers[-1] is head
+    assert critic.layers[-1] is not head
+    assert critic.layers[-1].get_config() == head.get_config()
     assert isinstance(Networks(hidden_units=(4,)).build(KINDS["box"], ACTIONS, 0)[1].layers[-1], heads.NormalValue)
+
+
+RANDOM = keras.initializers.RandomUniform  # Without a seed of its own.
+LAYERS = {
+    "head": lambda: {"head": heads.Categorical(2)},
+    "critic_head": lambda: {"critic_head": heads.HistogramValue(0.0, 1.0, num_bins=5)},
+    "activation": lambda: {"activation": keras.layers.PReLU(RANDOM())},
+    "shared": lambda: {"head": heads.Categorical(2), "activation": keras.layers.PReLU(RANDOM()), "shared": True},
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_given_layer_is_made_anew_for_every_network_with_weights_from_the_seed(name):
+    networks = Networks(hidden_units=(4, 4), **LAYERS[name]())
+    models = [[m for m in networks.build(KINDS["box"], ACTIONS, seed) if m is not None] for seed in (1, 1, 2)]
+    variables = [[v for model in pair for v in model.trainable_variables] for pair in models]
+    assert len({id(v) for group in variables for v in group}) == sum(map(len, variables))
+    one, again, other = ([w for model in pair for w in weights(model)] for pair in models)
+    for left, right, third in zip(one, again, other, strict=True):
+        np.testing.assert_array_equal(left, right)
+        assert not np.array_equal(left, third) or not left.any()  # biases are 0
+    elsewhere = Networks(hidden_units=(4, 4), **LAYERS[name]()).build(KINDS["box"], ACTIONS, 1)
+    for left, right in zip(one, [w for m in elsewhere if m is not None for w in weights(m)], strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_an_initializers_own_seed_is_kept_and_the_users_random_state_left_alone():
+    networks = Networks(hidden_units=(4,), head=heads.Categorical(2, kernel_initializer=RANDOM(seed=5)))
+    random.seed(3)
+    kernels = [networks.build(KINDS["box"], ACTIONS, seed)[0].layers[-1].dense.kernel for seed in (1, 2)]
+    np.testing.assert_array_equal(*kernels)
+    after = random.random()
+    random.seed(3)
+    assert after == random.random()
+
+
+def test_convolutions_get_their_own_activation_layers():
+    networks = Networks(hidden_units=(), activation=keras.layers.PReLU())
+    policy, critic = networks.build(S.Box(0, 255, (10, 10, 4), np.uint8), ACTIONS, seed=0)
+    layers = [layer for m in (policy, critic) for layer in m.layers if isinstance(layer, keras.layers.PReLU)]
+    assert len({id(layer) for layer in layers}) == 4
+
+
+class Forgetful(heads.Categorical):
+    """Its config does not hold `temperature`, and what it holds builds another head."""
+
+    def __init__(self, num_actions=2, temperature=1.0, **kwargs):
+        super().__init__(num_actions, **kwargs)
+        self.temperature = temperature
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+class Closed(heads.Categorical):
+    def __init__(self):
+        super().__init__(2)
+
+
+@pytest.mark.parametrize(
+    "settings, error, sentence",
+    [
+        (
+            {"head": Forgetful(2, 3.0)},
+            TypeError,
+            "`head` must be .* every argument of its .* without num_actions, temp",
+        ),
+        (
+            {"head": Closed()},
+            TypeError,
+            "`head` must be a layer that its config makes anew.*Closed.*fails with TypeErro",
+        ),
+        ({"activation": keras.layers.PReLU}, TypeError, "`activation` must be an activation's name,.*Pass an instance"),
+        ({"activation": "tanhh"}, ValueError, "`activation` must be an activation that Keras knows. Received.*tanhh"),
+        ({"shared": "yes"}, ValueError, "`shared` must be True or False. Received: shared='yes'"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_at_construction(settings, error, sentence):
+    with pytest.raises(error, match=sentence):
+        Networks(**settings)
 
 
 @pytest.mark.parametrize(
     "kwargs",
     [
         {},
+        {"activation": keras.layers.PReLU(), "head": heads.Beta},
         {"hidden_units": [8, 4], "activation": "relu", "orthogonal": False, "observation_clip": None},
         {"hidden_units": (), "activation": keras.activations.gelu, "normalize_observations": True, "shared": True},
         {"head": heads.Beta},

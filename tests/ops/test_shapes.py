@@ -124,3 +124,24 @@ def test_standardize():
     np.testing.assert_allclose(standard, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ops.standardize(1e-3 * x, valid), standard, atol=1e-4)
     np.testing.assert_array_equal(ops.standardize(x, np.zeros_like(valid)), 0 * x)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e14, 1e19, 3e37])
+def test_standardize_at_every_size(size):
+    """The square of 1e20 is not a float32."""
+    x = RNG.normal(size=(50, 4)).astype("float32")
+    valid = RNG.random((50, 4)) < 0.7
+    expected = ops.standardize(x, valid)
+    dirty = np.where(valid, x * np.float32(size), np.float32("inf"))
+    for jit_compile in (False, True):
+        standard = tf.function(ops.standardize, jit_compile=jit_compile)(dirty, valid, epsilon=1e-30)
+        np.testing.assert_allclose(standard, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_moments_in_float64():
+    x = 1e6 + 1e-4 * RNG.normal(size=(6, 4, 3))
+    valid = RNG.random((6, 4)) < 0.5
+    mean, variance, count = ops.masked_moments(tf.constant(x), valid)
+    assert mean.dtype == variance.dtype == count.dtype == tf.float64
+    np.testing.assert_allclose(mean, x[valid].mean(0), rtol=1e-14)
+    np.testing.assert_allclose(variance, x[valid].var(0), rtol=1e-5)

@@ -49,5 +49,19 @@ def test_normalize():
 def test_scaled_rewards_keep_sign_and_zero():
     rewards = tf.constant([0.0, 1.0, -2.0])
     np.testing.assert_allclose(ops.scale_rewards(rewards, 4.0), [0.0, 0.5, -1.0])
-    np.testing.assert_array_equal(ops.scale_rewards(rewards, 0.0), [0.0, 10.0, -10.0])
+    np.testing.assert_array_equal(ops.scale_rewards(rewards, 1e-6), [0.0, 10.0, -10.0])
     np.testing.assert_allclose(ops.scale_rewards(rewards, 4.0, clip=None), [0.0, 0.5, -1.0])
+
+
+def test_rewards_whose_returns_do_not_vary_are_left_alone_but_for_the_clip():
+    rewards = tf.constant([0.0, 1.0, -20.0])
+    for variance in (0.0, tf.constant(0.0, tf.float64)):
+        np.testing.assert_array_equal(ops.scale_rewards(rewards, variance), [0.0, 1.0, -10.0])
+        np.testing.assert_array_equal(ops.scale_rewards(rewards, variance, clip=None), rewards)
+
+
+def test_a_first_sample_is_not_merged_with_an_invented_variance():
+    mean, variance, count = ops.merge_moments(0.0, 1.0, 0.0, 3.0, 1e-12, 5.0)
+    np.testing.assert_allclose([mean, variance, count], [3.0, 1e-12, 5.0])
+    nothing = ops.merge_moments(0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    assert [float(x) for x in nothing] == [0, 1, 0]

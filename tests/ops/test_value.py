@@ -59,3 +59,11 @@ def test_explained_variance_of_special_critics():
     np.testing.assert_allclose(ops.explained_variance(-RETURNS, RETURNS), -3.0, rtol=1e-5)
     assert ops.explained_variance(VALUES, 0 * RETURNS + 100.1) == 0.0
     assert ops.explained_variance(VALUES, RETURNS, np.zeros((6, 4), bool)) == 0.0
+
+
+@pytest.mark.parametrize("size", [1e14, 1e19, 3e37])
+def test_explained_variance_of_huge_returns(size):
+    """The square of 1e20 is not a float32."""
+    size = np.float32(size)
+    expected = ops.explained_variance(VALUES, RETURNS)
+    np.testing.assert_allclose(ops.explained_variance(VALUES * size, RETURNS * size), expected, rtol=1e-4)
