@@ -88,7 +88,7 @@ class CompiledVectorEnv(VectorEnv):
         """
         if self._running is None:
             raise gym.error.ResetNeeded("Call `reset` before `step`. Received: step first.")
-        actions = np.asarray(actions, _action_dtype(self.single_action_space))
+        actions = np.asarray(actions, self.single_action_space.dtype)
         space = self.action_space
         if actions.shape != space.shape or (not isinstance(space, gym.spaces.Box) and actions not in space):
             raise ValueError(f"`actions` must be of {space}, of shape {space.shape}. Received: actions={actions!r}.")
@@ -120,14 +120,9 @@ def _programs(env):
         return tf.function(function, jit_compile=True, autograph=False).get_concrete_function(*arguments)
 
     seed = tf.constant([0, 0], tf.int64)
-    actions = tf.TensorSpec((n, *env.action_space.shape), _action_dtype(env.action_space))
+    actions = tf.TensorSpec((n, *env.action_space.shape), env.action_space.dtype)
     reset = compiled(reset, seed)
     return reset, compiled(step, reset(seed)[0], actions, seed)
-
-
-def _action_dtype(space):
-    """What a policy's head sends: float32 to a `Box`, else the space's own."""
-    return np.float32 if isinstance(space, gym.spaces.Box) else space.dtype
 
 
 def _as_numpy(space, observations):

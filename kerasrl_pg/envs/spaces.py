@@ -150,7 +150,7 @@ def space_to_config(space):
     """A space as plain JSON, so that an agent file says what it was trained on without pickle.
 
     >>> space_to_config(gym.spaces.Discrete(3))
-    {'kind': 'Discrete', 'n': 3, 'start': 0}
+    {'kind': 'Discrete', 'n': 3, 'start': 0, 'dtype': 'int64'}
     """
     kind = type(space).__name__
     if isinstance(space, gym.spaces.Box):
@@ -162,9 +162,14 @@ def space_to_config(space):
             "dtype": space.dtype.name,
         }
     if isinstance(space, gym.spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": space.dtype.name}
     if isinstance(space, gym.spaces.MultiDiscrete):
-        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        return {
+            "kind": "MultiDiscrete",
+            "nvec": space.nvec.tolist(),
+            "start": space.start.tolist(),
+            "dtype": space.dtype.name,
+        }
     if isinstance(space, gym.spaces.MultiBinary):
         return {"kind": "MultiBinary", "shape": list(space.shape)}
     if isinstance(space, gym.spaces.Dict):
@@ -184,14 +189,15 @@ def space_from_config(config):
     Discrete(3)
     """
     kind = config["kind"]
+    whole = np.dtype(config.get("dtype", "int64"))  # Of the discrete ones, whose older files do not say it.
     if kind == "Box":
         shape, dtype = tuple(config["shape"]), np.dtype(config["dtype"])
         low, high = (np.broadcast_to(np.asarray(config[k], dtype), shape) for k in ("low", "high"))
         return gym.spaces.Box(low, high, shape, dtype)
     if kind == "Discrete":
-        return gym.spaces.Discrete(config["n"], start=config["start"])
+        return gym.spaces.Discrete(config["n"], start=config["start"], dtype=whole)
     if kind == "MultiDiscrete":
-        return gym.spaces.MultiDiscrete(np.asarray(config["nvec"]), start=np.asarray(config["start"]))
+        return gym.spaces.MultiDiscrete(config["nvec"], start=config["start"], dtype=whole)
     if kind == "MultiBinary":
         shape = config["shape"]
         return gym.spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
@@ -232,10 +238,10 @@ def check_same_space(argument, expected, received, bounds=False):
 
 def _shape_of(space, bounds=False):
     config = space_to_config(space)
-    if config["kind"] == "Box":
+    if "dtype" in config:
         config["dtype"] = _leaf_dtype(space).name
-        if not bounds:
-            del config["low"], config["high"]
+    if config["kind"] == "Box" and not bounds:
+        del config["low"], config["high"]
     if "spaces" in config:
         subspaces = space.spaces.items() if config["kind"] == "Dict" else enumerate(space.spaces)
         config["spaces"] = [[str(key), _shape_of(leaf, bounds)] for key, leaf in subspaces]

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from kerasrl_pg.heads.box import event_shape
-from kerasrl_pg.heads.head import Head, event
+from kerasrl_pg.heads.head import Head, dtype_of, event
 
 tfd = tfp.distributions
 
@@ -53,7 +53,7 @@ class Bernoulli(Head):
     def from_space(cls, space, **kwargs):
         if not isinstance(space, gymnasium.spaces.MultiBinary):
             raise cls._refuse("a gymnasium.spaces.MultiBinary", space)
-        return cls(space.shape, env_dtype=space.dtype.name, **kwargs)
+        return cls(space.shape, env_dtype=dtype_of(space), **kwargs)
 
     def distribution(self, parameters):
         logits = tf.clip_by_value(event(parameters, self.shape), -LARGEST, LARGEST)

@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.heads.box import clip, finite_bounds, float_dtype, is_box, rescale
-from kerasrl_pg.heads.head import Head, event
+from kerasrl_pg.heads.box import clip, finite_bounds, is_box, rescale
+from kerasrl_pg.heads.head import Head, dtype_of, event
 from kerasrl_pg.ops import random
 
 tfd = tfp.distributions
@@ -214,7 +214,7 @@ class Beta(Head):
     def from_space(cls, space, **kwargs):
         if not is_box(space):
             raise cls._refuse("a gymnasium.spaces.Box of floats", space)
-        return cls(space.low, space.high, env_dtype=float_dtype(space), **kwargs)
+        return cls(space.low, space.high, env_dtype=dtype_of(space), **kwargs)
 
     def distribution(self, parameters):
         alpha, beta = tf.split(tf.minimum(1.0 + softplus(parameters), LARGEST), 2, axis=-1)

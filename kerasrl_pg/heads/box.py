@@ -82,11 +82,6 @@ def is_box(space):
     return isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating)
 
 
-def float_dtype(space):
-    """The dtype of the actions for a `Box` of floats; TensorFlow knows none above float64."""
-    return "float64" if space.dtype.itemsize > 8 else space.dtype.name
-
-
 def as_config(bound):
     """A bound as nested lists for `get_config`; None if it is infinite everywhere."""
     return None if np.isinf(bound).all() else bound.tolist()

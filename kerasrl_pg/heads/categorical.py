@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.heads.head import Head, event
+from kerasrl_pg.heads.head import Head, dtype_of, event
 
 tfd = tfp.distributions
 
@@ -81,7 +81,7 @@ class Categorical(Head):
     def from_space(cls, space, **kwargs):
         if not isinstance(space, gymnasium.spaces.Discrete):
             raise cls._refuse("a gymnasium.spaces.Discrete", space)
-        return cls(int(space.n), start=int(space.start), env_dtype=space.dtype.name, **kwargs)
+        return cls(int(space.n), start=int(space.start), env_dtype=dtype_of(space), **kwargs)
 
     def distribution(self, parameters):
         return tfd.Categorical(logits=parameters)
@@ -143,7 +143,7 @@ class MultiCategorical(Head):
     def from_space(cls, space, **kwargs):
         if not isinstance(space, gymnasium.spaces.MultiDiscrete):
             raise cls._refuse("a gymnasium.spaces.MultiDiscrete", space)
-        return cls(space.nvec, start=space.start, env_dtype=space.dtype.name, **kwargs)
+        return cls(space.nvec, start=space.start, env_dtype=dtype_of(space), **kwargs)
 
     def distribution(self, parameters):
         logits = event(parameters, self.noise_shape)

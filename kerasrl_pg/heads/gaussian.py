@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.heads.box import as_config, bounds, clip, event_shape, float_dtype, is_box
-from kerasrl_pg.heads.head import Head, event
+from kerasrl_pg.heads.box import as_config, bounds, clip, event_shape, is_box
+from kerasrl_pg.heads.head import Head, dtype_of, event
 
 tfd = tfp.distributions
 
@@ -130,7 +130,7 @@ class Gaussian(Head):
     def from_space(cls, space, **kwargs):
         if not is_box(space):
             raise cls._refuse("a gymnasium.spaces.Box of floats", space)
-        return cls(space.shape, low=space.low, high=space.high, env_dtype=float_dtype(space), **kwargs)
+        return cls(space.shape, low=space.low, high=space.high, env_dtype=dtype_of(space), **kwargs)
 
     def build(self, input_shape):
         super().build(input_shape)

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.heads.box import as_config, bounds, clip, event_shape, float_dtype, is_box
+from kerasrl_pg.heads.box import as_config, bounds, clip, event_shape, is_box
 from kerasrl_pg.heads.categorical import gumbel_max
 from kerasrl_pg.heads.gaussian import Normal, bounded_log_std, check_log_std
-from kerasrl_pg.heads.head import Head, event
+from kerasrl_pg.heads.head import Head, dtype_of, event
 from kerasrl_pg.ops import random
 
 tfd = tfp.distributions
@@ -165,7 +165,7 @@ class GaussianMixture(Head):
     def from_space(cls, space, **kwargs):
         if not is_box(space):
             raise cls._refuse("a gymnasium.spaces.Box of floats", space)
-        return cls(space.shape, low=space.low, high=space.high, env_dtype=float_dtype(space), **kwargs)
+        return cls(space.shape, low=space.low, high=space.high, env_dtype=dtype_of(space), **kwargs)
 
     def distribution(self, parameters):
         k, shape = self.num_components, self.shape

@@ -10,6 +10,7 @@ eager, graph, XLA and LiteRT code.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.ops import random
@@ -26,6 +27,18 @@ def _leading(tensor):
     """All dimensions of a tensor but the last: integers where known, else one tensor each."""
     dynamic = tf.shape(tensor)
     return [dynamic[i] if size is None else size for i, size in enumerate(tensor.shape[:-1])]
+
+
+def dtype_of(space):
+    """The name of the dtype in which actions go to a gymnasium space; None for a space that is no array of numbers.
+
+    >>> import gymnasium as gym
+    >>> dtype_of(gym.spaces.Discrete(3, dtype="int32"))
+    'int32'
+    """
+    if not isinstance(space.dtype, np.dtype) or space.dtype.kind not in "biuf":
+        return None
+    return "float64" if space.dtype.itemsize > 8 else space.dtype.name  # TensorFlow knows no longer one.
 
 
 class DistributionLayer(keras.layers.Layer):

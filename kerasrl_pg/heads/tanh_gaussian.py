@@ -6,8 +6,9 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.heads.box import clip, finite_bounds, float_dtype, is_box, rescale
+from kerasrl_pg.heads.box import clip, finite_bounds, is_box, rescale
 from kerasrl_pg.heads.gaussian import Gaussian, Normal
+from kerasrl_pg.heads.head import dtype_of
 
 tfd = tfp.distributions
 
@@ -112,7 +113,7 @@ class TanhGaussian(Gaussian):
     def from_space(cls, space, **kwargs):
         if not is_box(space):
             raise cls._refuse("a gymnasium.spaces.Box of floats", space)
-        return cls(space.low, space.high, env_dtype=float_dtype(space), **kwargs)
+        return cls(space.low, space.high, env_dtype=dtype_of(space), **kwargs)
 
     def distribution(self, parameters):
         return tfd.Independent(self._normal(parameters, TanhNormal), len(self.shape))

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kerasrl_pg.heads import Head, ValueHead
+from kerasrl_pg.heads.head import dtype_of
 
 
 class ActorCritic(NamedTuple):
@@ -76,6 +77,8 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
     for argument, model in (("policy", policy), ("critic", critic)):
         if model is not None:
             _check_losses(argument, model)
+    if head.env_dtype is None:
+        head.env_dtype = dtype_of(action_space)
     action = _refused_action(head, distribution, action_space)
     if action is not None:
         raise ValueError(
@@ -118,7 +121,7 @@ def _refused_action(head, distribution, space):
         # Too many choices show in samples only; the mode is one choice.
         actions = np.concatenate([actions, head.to_env(distribution.sample(256, seed=(0, 0))).numpy()[:, 0]])
     for action in actions:
-        if not space.contains(action.astype(space.dtype)):
+        if not space.contains(action if action.ndim else action[()]):
             return action
     return None
 
