@@ -20,6 +20,10 @@ PROPOSALS = 4
 # Ours: a few rounding steps of a float32 near 1.
 MARGIN = 1e-6
 
+# α = β = 1 is uniform: every point is a mode, the middle is ours. So it is where α - 1 and β - 1, which float32 knows
+# to 1e-7, add up to less than this: what they say of the mode is rounding then.
+FLAT = 1e-3
+
 # α and β end here, so that (α + β)³ is finite in float32. Ours: the standard deviation is 4e-7 then, at the limit of
 # what a float32 near 1 can tell.
 LARGEST = 1e12
@@ -147,7 +151,7 @@ class InnerBeta(tfd.Beta):
     def _mode(self):
         rise, fall = self.concentration1 - 1.0, self.concentration0 - 1.0
         total = rise + fall
-        flat = total <= 0.0  # α = β = 1 is uniform: every point is a mode, the middle is ours
+        flat = total <= FLAT
         return inside(tf.where(flat, 0.5, rise / tf.where(flat, 1.0, total)))
 
 

@@ -29,7 +29,10 @@ def bounds(low, high, shape):
             f"low and high must broadcast to the action shape {shape}. Received: low={low}, high={high}."
         ) from error
     if not (low < high).all():
-        raise ValueError(f"low must be below high in every dimension. Received: low={low}, high={high}.")
+        raise ValueError(
+            "low must be below high in every dimension, as float32, in which heads compute. "
+            f"Received: low={low}, high={high}."
+        )
     return low, high
 
 

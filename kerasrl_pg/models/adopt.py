@@ -121,7 +121,7 @@ def _refused_action(head, distribution, space):
         # Too many choices show in samples only; the mode is one choice.
         actions = np.concatenate([actions, head.to_env(distribution.sample(256, seed=(0, 0))).numpy()[:, 0]])
     for action in actions:
-        if not space.contains(action if action.ndim else action[()]):
+        if not space.contains(np.asarray(action) if isinstance(space, gym.spaces.Box) else action):
             return action
     return None
 
