@@ -1038,13 +1038,14 @@ class Agent(keras.Model, metaclass=_AgentType):
         Args:
             filepath: Version folder to make, such as `saved_models/cartpole/1`; it must not exist.
             verify: Whether another process, which can import neither kerasrl_pg nor TFP, loads it and must give this
-                agent's actions on 64 observations before the folder appears, by rename.
+                agent's actions on 64 observations, and on those up to 10⁸ times as large, before the folder appears, by
+                rename.
 
         Returns:
             The path.
 
         Raises:
-            ValueError: If the agent is not built or the folder exists.
+            ValueError: If the agent is not built, a weight of the policy is not finite, or the folder exists.
             RuntimeError: If the exported model's actions differ.
         """
         self._assert_built("export")

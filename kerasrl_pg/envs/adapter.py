@@ -89,7 +89,7 @@ class CompiledVectorEnv(VectorEnv):
         """
         if self._running is None:
             raise gym.error.ResetNeeded("Call `reset` before `step`. Received: step first.")
-        actions = np.asarray(actions, _action_dtype(self.single_action_space))
+        actions = np.asarray(actions, self.single_action_space.dtype)
         space = self.action_space
         if actions.shape != space.shape or (not isinstance(space, gym.spaces.Box) and actions not in space):
             raise ValueError(f"`actions` must be of {space}, of shape {space.shape}. Received: actions={actions!r}.")
@@ -121,15 +121,10 @@ def _programs(env):
         return tf.function(function, jit_compile=True, autograph=False).get_concrete_function(*arguments)
 
     seed = tf.constant([0, 0], tf.int64)
-    actions = tf.TensorSpec((n, *env.action_space.shape), _action_dtype(env.action_space))
+    actions = tf.TensorSpec((n, *env.action_space.shape), env.action_space.dtype)
     reset, (running, _) = first_call(compiled(reset, seed), seed)
     step = compiled(step, running, actions, seed)
     return reset, first_call(step, running, tf.zeros(actions.shape, actions.dtype), seed)[0]
-
-
-def _action_dtype(space):
-    """What a policy's head sends: float32 to a `Box`, else the space's own."""
-    return np.float32 if isinstance(space, gym.spaces.Box) else space.dtype
 
 
 def _as_numpy(space, observations):

@@ -29,15 +29,20 @@ def bounds(low, high, shape):
             f"low and high must broadcast to the action shape {shape}. Received: low={low}, high={high}."
         ) from error
     if not (low < high).all():
-        raise ValueError(f"low must be below high in every dimension. Received: low={low}, high={high}.")
+        raise ValueError(
+            "low must be below high in every dimension, as float32, in which heads compute. "
+            f"Received: low={low}, high={high}."
+        )
     return low, high
 
 
-def _inward(bound, inside):
-    """A bound as float32, rounded towards the inside: a float64 space refuses what is 1e-9 beyond."""
-    bound, rounded = np.asarray(bound, "float64"), np.float32(bound)
+def _inward(bound, inside, dtype="float32"):
+    """A bound as `dtype`, rounded towards the inside: a float64 space refuses what is 1e-9 beyond."""
+    bound = np.asarray(bound, "float64")
+    with np.errstate(over="ignore"):  # What is beyond the dtype becomes infinite, and comes back inside.
+        rounded = bound.astype(dtype)
     outside = rounded < bound if inside > 0 else rounded > bound
-    return np.where(outside, np.nextafter(rounded, np.float32(inside)), rounded)
+    return np.where(outside, np.nextafter(rounded, np.asarray(inside, dtype)), rounded)
 
 
 def finite_bounds(low, high, shape=None):
@@ -59,8 +64,20 @@ def finite_bounds(low, high, shape=None):
 
 
 def rescale(x, low, high):
-    """x in [0, 1] to low + x (high - low), never outside [low, high] by rounding."""
-    return tf.clip_by_value(low + tf.cast(x, tf.float32) * (high - low), low, high)
+    """x in [0, 1] to low + x (high - low), up to rounding."""
+    # By halves, which is exact: high - low of finite bounds may be infinite.
+    low, high = low / 2, high / 2
+    return 2.0 * (low + tf.cast(x, tf.float32) * (high - low))
+
+
+def clip(actions, low, high, dtype):
+    """`actions` inside [low, high] as `dtype`, None for float32; finite, and inside after the cast, too."""
+    dtype = dtype or "float32"
+    if dtype == "float16":
+        largest = np.finfo(dtype).max
+        low = np.maximum(_inward(low, np.inf, dtype), -largest).astype("float32")
+        high = np.minimum(_inward(high, -np.inf, dtype), largest).astype("float32")
+    return tf.cast(tf.clip_by_value(tf.cast(actions, tf.float32), low, high), dtype)
 
 
 def is_box(space):

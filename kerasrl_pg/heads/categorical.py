@@ -1,12 +1,14 @@
 """Softmax policies over a finite set of actions, or over several sets at once."""
 
+import math
+
 import gymnasium
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.heads.head import Head, event
+from kerasrl_pg.heads.head import Head, dtype_of, event
 
 tfd = tfp.distributions
 
@@ -30,6 +32,8 @@ def gumbel_max(logits, uniform):
 
     Source: Maddison, Tarlow, Minka 2014, "A* Sampling".
     """
+    # Beside a logit of 1e8 the noise would be rounded away, and the first of equal ones always win.
+    logits -= tf.reduce_max(logits, axis=-1, keepdims=True)
     return tf.argmax(logits - tf.math.log(-tf.math.log(uniform)), axis=-1, output_type=tf.int32)
 
 
@@ -37,14 +41,14 @@ def gumbel_max(logits, uniform):
 class Categorical(Head):
     """A softmax over `num_actions` actions (chapter, section 4.5.2).
 
-    The raw action is the index 0 ... num_actions - 1, int32; the environment gets index + `start`,
-    int64, as a gymnasium `Discrete` space wants.
+    The raw action is the index 0 ... num_actions - 1, int32; the environment gets index + `start`
+    in the space's dtype, int64 where none is said.
 
     Args:
         num_actions: number of actions, at least 1.
         start: the environment's smallest action. 0, as in gymnasium.
         kernel_initializer: None for the small orthogonal of `Head`.
-        **kwargs: `name` and the rest of `keras.layers.Layer`.
+        **kwargs: `env_dtype` of `Head`, `name` and the rest of `keras.layers.Layer`.
 
     Raises:
         ValueError: if `num_actions` is not a positive integer.
@@ -77,7 +81,7 @@ class Categorical(Head):
     def from_space(cls, space, **kwargs):
         if not isinstance(space, gymnasium.spaces.Discrete):
             raise cls._refuse("a gymnasium.spaces.Discrete", space)
-        return cls(int(space.n), start=int(space.start), **kwargs)
+        return cls(int(space.n), start=int(space.start), env_dtype=dtype_of(space), **kwargs)
 
     def distribution(self, parameters):
         return tfd.Categorical(logits=parameters)
@@ -86,7 +90,7 @@ class Categorical(Head):
         return gumbel_max(distribution.logits, noise)
 
     def to_env(self, actions):
-        return tf.cast(actions, tf.int64) + self.start
+        return tf.cast(tf.cast(actions, tf.int64) + self.start, self.env_dtype or "int64")
 
     def get_config(self):
         return {**super().get_config(), "num_actions": self.num_actions, "start": self.start}
@@ -99,13 +103,14 @@ class MultiCategorical(Head):
     All are computed as one rectangle [*nvec.shape, max(nvec)], which is faster than a list of
     them; the places that an entry does not have get probability 0 and gradient 0.
 
-    The raw action is int32 of shape nvec.shape; the environment gets it plus `start`, int64.
+    The raw action is int32 of shape nvec.shape; the environment gets it plus `start` in the space's
+    dtype, int64 where none is said.
 
     Args:
         nvec: numbers of choices, an array of integers of any shape, each at least 1.
         start: the environment's smallest choices, broadcast to `nvec`; None for 0.
         kernel_initializer: None for the small orthogonal of `Head`.
-        **kwargs: `name` and the rest of `keras.layers.Layer`.
+        **kwargs: `env_dtype` of `Head`, `name` and the rest of `keras.layers.Layer`.
 
     Raises:
         ValueError: if `nvec` is empty or holds anything but positive integers.
@@ -138,19 +143,21 @@ class MultiCategorical(Head):
     def from_space(cls, space, **kwargs):
         if not isinstance(space, gymnasium.spaces.MultiDiscrete):
             raise cls._refuse("a gymnasium.spaces.MultiDiscrete", space)
-        return cls(space.nvec, start=space.start, **kwargs)
+        return cls(space.nvec, start=space.start, env_dtype=dtype_of(space), **kwargs)
 
     def distribution(self, parameters):
         logits = event(parameters, self.noise_shape)
         if not self._present.all():
-            logits = tf.where(self._present, logits, ABSENT)
+            # The largest as 0, so that none that exists lies below `ABSENT`.
+            largest = tf.reduce_max(tf.where(self._present, logits, -math.inf), axis=-1, keepdims=True)
+            logits = tf.where(self._present, logits - tf.stop_gradient(largest), ABSENT)
         return tfd.Independent(tfd.Categorical(logits=logits), self.nvec.ndim)
 
     def sample(self, distribution, noise):
         return gumbel_max(distribution.distribution.logits, noise)
 
     def to_env(self, actions):
-        return tf.cast(actions, tf.int64) + self.start
+        return tf.cast(tf.cast(actions, tf.int64) + self.start, self.env_dtype or "int64")
 
     def get_config(self):
         return {

@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.heads.box import as_config, bounds, event_shape, is_box
-from kerasrl_pg.heads.head import Head, event
+from kerasrl_pg.heads.box import as_config, bounds, clip, event_shape, is_box
+from kerasrl_pg.heads.head import Head, dtype_of, event
 
 tfd = tfp.distributions
 
@@ -40,6 +40,25 @@ def bounded_log_std(x, initial):
     return middle + half * tf.tanh(x + math.atanh((initial - middle) / half))
 
 
+class Normal(tfd.Normal):
+    """TFP's normal distribution, with differences taken before they are divided by σ.
+
+    TFP has x/σ - loc/σ, which is off by whole units where loc is 10⁷ σ: in XLA, whose products are not
+    rounded before they are subtracted, even at x = loc.
+    """
+
+    def _log_prob(self, x):
+        z = (x - self.loc) / self.scale
+        return -0.5 * tf.square(z) - tf.math.log(self.scale) - 0.5 * math.log(2.0 * math.pi)
+
+
+@tfd.RegisterKL(Normal, Normal)
+def _kl(p, q, name=None):
+    log_ratio = tf.math.log(p.scale) - tf.math.log(q.scale)
+    distance = tf.square((p.loc - q.loc) / q.scale)
+    return 0.5 * distance + 0.5 * tf.math.expm1(2.0 * log_ratio) - log_ratio
+
+
 @keras.saving.register_keras_serializable("kerasrl_pg")
 class LogStdBounds(keras.constraints.Constraint):
     """Puts a log σ weight back inside its bounds after each optimizer step.
@@ -68,7 +87,7 @@ class Gaussian(Head):
         initial_log_std: log σ at initialisation. 0: σ = 1, as CleanRL's PPO
             (ppo_continuous_action.py).
         kernel_initializer: None for the small orthogonal of `Head`.
-        **kwargs: `name` and the rest of `keras.layers.Layer`.
+        **kwargs: `env_dtype` of `Head`, `name` and the rest of `keras.layers.Layer`.
 
     Raises:
         ValueError: if `initial_log_std` is outside (-5, 2), or `low` is not below `high`.
@@ -111,7 +130,7 @@ class Gaussian(Head):
     def from_space(cls, space, **kwargs):
         if not is_box(space):
             raise cls._refuse("a gymnasium.spaces.Box of floats", space)
-        return cls(space.shape, low=space.low, high=space.high, **kwargs)
+        return cls(space.shape, low=space.low, high=space.high, env_dtype=dtype_of(space), **kwargs)
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -136,7 +155,7 @@ class Gaussian(Head):
     def distribution(self, parameters):
         return tfd.Independent(self._normal(parameters), len(self.shape))
 
-    def _normal(self, parameters, family=tfd.Normal):
+    def _normal(self, parameters, family=Normal):
         loc, log_std = tf.split(parameters, 2, axis=-1)
         return family(event(loc, self.shape), tf.exp(event(log_std, self.shape)))
 
@@ -145,7 +164,7 @@ class Gaussian(Head):
         return normal.loc + normal.scale * noise
 
     def to_env(self, actions):
-        return tf.clip_by_value(tf.cast(actions, tf.float32), self.low, self.high)
+        return clip(actions, self.low, self.high, self.env_dtype)
 
     def get_config(self):
         return {

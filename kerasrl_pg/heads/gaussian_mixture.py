@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.heads.box import as_config, bounds, event_shape, is_box
+from kerasrl_pg.heads.box import as_config, bounds, clip, event_shape, is_box
 from kerasrl_pg.heads.categorical import gumbel_max
-from kerasrl_pg.heads.gaussian import bounded_log_std, check_log_std
-from kerasrl_pg.heads.head import Head, event
+from kerasrl_pg.heads.gaussian import Normal, bounded_log_std, check_log_std
+from kerasrl_pg.heads.head import Head, dtype_of, event
 from kerasrl_pg.ops import random
 
 tfd = tfp.distributions
@@ -111,7 +111,7 @@ class GaussianMixture(Head):
             same in every dimension. 1, ours, because equal components get equal gradients and
             would stay equal.
         kernel_initializer: None for the small orthogonal of `Head`.
-        **kwargs: `name` and the rest of `keras.layers.Layer`.
+        **kwargs: `env_dtype` of `Head`, `name` and the rest of `keras.layers.Layer`.
 
     Raises:
         ValueError: if `num_components` is below 1, or as `Gaussian`.
@@ -165,7 +165,7 @@ class GaussianMixture(Head):
     def from_space(cls, space, **kwargs):
         if not is_box(space):
             raise cls._refuse("a gymnasium.spaces.Box of floats", space)
-        return cls(space.shape, low=space.low, high=space.high, **kwargs)
+        return cls(space.shape, low=space.low, high=space.high, env_dtype=dtype_of(space), **kwargs)
 
     def distribution(self, parameters):
         k, shape = self.num_components, self.shape
@@ -176,7 +176,7 @@ class GaussianMixture(Head):
         scale = tf.exp(bounded_log_std(event(x, (k, *shape)), self.initial_log_std))
         return NormalMixture(
             tfd.Categorical(logits=logits),
-            tfd.Independent(tfd.Normal(event(loc, (k, *shape)) + spread, scale), len(shape)),
+            tfd.Independent(Normal(event(loc, (k, *shape)) + spread, scale), len(shape)),
         )
 
     def noise(self, seed, shape):
@@ -195,7 +195,7 @@ class GaussianMixture(Head):
         return loc + scale * event(noise[..., k:], self.shape)
 
     def to_env(self, actions):
-        return tf.clip_by_value(tf.cast(actions, tf.float32), self.low, self.high)
+        return clip(actions, self.low, self.high, self.env_dtype)
 
     def get_config(self):
         return {

@@ -10,6 +10,7 @@ eager, graph, XLA and LiteRT code.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.ops import random
@@ -26,6 +27,18 @@ def _leading(tensor):
     """All dimensions of a tensor but the last: integers where known, else one tensor each."""
     dynamic = tf.shape(tensor)
     return [dynamic[i] if size is None else size for i, size in enumerate(tensor.shape[:-1])]
+
+
+def dtype_of(space):
+    """The name of the dtype in which actions go to a gymnasium space; None for a space that is no array of numbers.
+
+    >>> import gymnasium as gym
+    >>> dtype_of(gym.spaces.Discrete(3, dtype="int32"))
+    'int32'
+    """
+    if not isinstance(space.dtype, np.dtype) or space.dtype.kind not in "biuf":
+        return None
+    return "float64" if space.dtype.itemsize > 8 else space.dtype.name  # TensorFlow knows no longer one.
 
 
 class DistributionLayer(keras.layers.Layer):
@@ -92,6 +105,7 @@ class Head(DistributionLayer):
 
     Attributes:
         action_shape, action_dtype: of one raw action.
+        env_dtype: of what `to_env` gives, a name; None until something says it, then the family's own.
         noise_kind: the function of `ops.random` that makes the noise, "uniform" or "normal".
         noise_shape: shape of the noise of one action.
 
@@ -102,18 +116,22 @@ class Head(DistributionLayer):
         kernel_initializer: None for `Orthogonal(0.01)`: a policy that starts out nearly the same in
             every state and far from saturation (Andrychowicz et al. 2021, "What Matters in
             On-Policy Reinforcement Learning?", section 3.2; Engstrom et al. 2020).
+        env_dtype: dtype of the action space; `from_space` says it, and an agent does where nobody has.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
     """
 
     action_dtype = "float32"
     noise_kind = "normal"
 
-    def __init__(self, action_shape, num_parameters, noise_shape=None, kernel_initializer=None, **kwargs):
+    def __init__(
+        self, action_shape, num_parameters, noise_shape=None, kernel_initializer=None, env_dtype=None, **kwargs
+    ):
         if kernel_initializer is None:
             kernel_initializer = keras.initializers.Orthogonal(gain=0.01)
         super().__init__(num_parameters, kernel_initializer, **kwargs)
         self.action_shape = tuple(action_shape)
         self.noise_shape = self.action_shape if noise_shape is None else tuple(noise_shape)
+        self.env_dtype = None if env_dtype is None else tf.as_dtype(env_dtype).name
 
     @classmethod
     def from_space(cls, space, **kwargs):
@@ -146,5 +164,8 @@ class Head(DistributionLayer):
         raise NotImplementedError(f"{type(self).__name__} must implement sample.")
 
     def to_env(self, actions):
-        """Raw actions to what the environment accepts; the same array unless a head says more."""
-        return tf.convert_to_tensor(actions, self.action_dtype)
+        """Raw actions to what the environment accepts; the same numbers unless a head says more."""
+        return tf.cast(tf.convert_to_tensor(actions, self.action_dtype), self.env_dtype or self.action_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "env_dtype": self.env_dtype}

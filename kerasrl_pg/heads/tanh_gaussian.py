@@ -6,8 +6,9 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.heads.box import finite_bounds, is_box, rescale
-from kerasrl_pg.heads.gaussian import Gaussian
+from kerasrl_pg.heads.box import clip, finite_bounds, is_box, rescale
+from kerasrl_pg.heads.gaussian import Gaussian, Normal
+from kerasrl_pg.heads.head import dtype_of
 
 tfd = tfp.distributions
 
@@ -20,10 +21,11 @@ LOGISTIC_SCALES = (0.50927921, 0.75705887, 1.12069968, 1.64754279)
 def log_tanh_slope(u):
     """log(1 - tanh² u), the log of da/du for a = tanh u, exact also where tanh u rounds to 1.
 
-    Written 2 (log 2 - u - softplus(-2u)), as in Spinning Up's SAC and TFP's Tanh bijector.
+    Written 2 (log 2 - |u| - log(1 + exp(-2|u|))): Spinning Up's SAC and TFP's Tanh bijector have u and a
+    softplus, which LiteRT computes as infinite from 88.7 on.
     Source: Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications", appendix C.
     """
-    return 2.0 * (math.log(2.0) - u - tf.nn.softplus(-2.0 * u))
+    return 2.0 * (math.log(2.0) - tf.abs(u) - tf.math.log1p(tf.exp(-2.0 * tf.abs(u))))
 
 
 def expected_log_tanh_slope(loc, scale):
@@ -51,7 +53,7 @@ def expected_log_tanh_slope(loc, scale):
     return expected
 
 
-class TanhNormal(tfd.Normal):
+class TanhNormal(Normal):
     """The distribution of a = tanh u, u normal, addressed by its coordinate u.
 
     `sample`, `mode`, `mean`, `cdf` and the argument of `log_prob` are values of u, because u
@@ -111,10 +113,11 @@ class TanhGaussian(Gaussian):
     def from_space(cls, space, **kwargs):
         if not is_box(space):
             raise cls._refuse("a gymnasium.spaces.Box of floats", space)
-        return cls(space.low, space.high, **kwargs)
+        return cls(space.low, space.high, env_dtype=dtype_of(space), **kwargs)
 
     def distribution(self, parameters):
         return tfd.Independent(self._normal(parameters, TanhNormal), len(self.shape))
 
     def to_env(self, actions):
-        return rescale(0.5 * (tf.tanh(actions) + 1.0), self.low, self.high)
+        inside = rescale(0.5 * (tf.tanh(actions) + 1.0), self.low, self.high)
+        return clip(inside, self.low, self.high, self.env_dtype)

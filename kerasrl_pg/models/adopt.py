@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.heads import Head, ValueHead
+from kerasrl_pg.heads.head import dtype_of
 from kerasrl_pg.models.normalization import normalizer_inputs, normalizers
 
 
@@ -80,6 +81,8 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
         if model is not None:
             _check_losses(argument, model)
             _check_normalizers(argument, model, spec)
+    if head.env_dtype is None:
+        head.env_dtype = dtype_of(action_space)
     action = _refused_action(head, distribution, action_space)
     if action is not None:
         raise ValueError(
@@ -156,7 +159,7 @@ def _refused_action(head, distribution, space):
         # Too many choices show in samples only; the mode is one choice.
         actions = np.concatenate([actions, head.to_env(distribution.sample(256, seed=(0, 0))).numpy()[:, 0]])
     for action in actions:
-        if not space.contains(action.astype(space.dtype)):
+        if not space.contains(np.asarray(action) if isinstance(space, gym.spaces.Box) else action):
             return action
     return None
 

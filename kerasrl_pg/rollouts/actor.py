@@ -1,5 +1,6 @@
 """Choosing actions quickly: one small program that turns N observations into N actions."""
 
+import math
 import re
 import warnings
 
@@ -9,6 +10,11 @@ from absl import logging
 
 from kerasrl_pg.compilation_cache import first_call
 from kerasrl_pg.quiet import held_back
+from kerasrl_pg.rollouts.collect import not_finite
+
+# What a converted program is tried on: the size of the observations, and None for the weights as they are, else by how
+# much each layer multiplies. Ours: enough to pass the 88 from which float32's exp is infinite, in any layer.
+TRIALS = ((1, None), (1e2, None), (1e4, None), (1e8, None), (10, 1e2), (10, 1e2), (10, 1e3), (10, 1e3))
 
 
 class Actor:
@@ -16,7 +22,9 @@ class Actor:
 
     Keras layers called one by one take milliseconds in Python; what acts here is a LiteRT program with the policy's
     weights as inputs, some microseconds a call. Where the policy does not convert, or has convolutions (which LiteRT
-    runs slowly), a compiled TensorFlow function serves instead. Both are checked against the policy itself when made.
+    runs slowly), a compiled TensorFlow function serves instead. The LiteRT program is checked against TensorFlow when
+    it is made, with large observations and weights too; and should it later give what is not finite and TensorFlow
+    does not, the function takes its place.
 
     Args:
         policy: A Keras model whose call gives a distribution.
@@ -42,13 +50,17 @@ class Actor:
         self._interpreter = None
         if not has_convolutions(policy):
             self._interpreter = self._convert()
+        self._function = None
         if self._interpreter is not None:
             self.kind = "litert"
         else:
             self._function = self._compile()
+        self._zeros = np.zeros(num_envs, np.float32)
+        self._steps = 0
 
     def sync(self):
-        """Takes over the policy's present weights."""
+        """Takes over the policy's present weights, and counts steps from 0."""
+        self._steps = 0
         if self._interpreter is not None:
             for index, (handle, dtype) in zip(self._weight_indices, self._handles, strict=True):
                 # A third of the time of `variable.numpy()`, which counts where rollouts are short.
@@ -64,8 +76,47 @@ class Actor:
 
         Returns:
             `(actions, log_probs, env_actions)`: raw actions [N, ...], float32 [N], and what the environment accepts.
+
+        Raises:
+            ValueError: If an observation or the policy's answer to it is not finite.
         """
         arrays = tf.nest.flatten(observations) if noise is None else [*tf.nest.flatten(observations), noise]
+        outputs = self._run(arrays)
+        if outputs[1].dot(self._zeros) != 0.0:  # So does NaN or infinity answer, and nothing tells it faster.
+            outputs = self._reconsider(arrays, outputs)
+        self._steps += 1
+        return outputs
+
+    def _reconsider(self, arrays, outputs):
+        """TensorFlow's answer, where the program's was not finite; an error that says why, if that is none either."""
+        row = self._senseless(outputs)
+        if row is not None and self._interpreter is not None:
+            if self._function is None:
+                self._function = self._compile()
+            interpreter, self._interpreter = self._interpreter, None
+            outputs = self._run(arrays)
+            row = self._senseless(outputs)
+            if row is None:
+                self.kind = "function"
+            else:
+                self._interpreter = interpreter
+        if row is None:
+            return outputs
+        for spec, array in zip(tf.nest.flatten(self._spec.specs), arrays, strict=False):
+            if spec.dtype.is_floating and not np.isfinite(array[row]).all():
+                name = "observations" if self._spec.single else f"observations['{spec.name}']"
+                raise not_finite(name, self._steps, row, array[row])
+        raise not_finite("log_probs", self._steps, row, outputs[1][row])
+
+    def _senseless(self, outputs):
+        """The first row whose action must not be sent, or None."""
+        _, log_probs, env_actions = outputs
+        # A mode may have an infinite density; what has none at all is not a number.
+        bad = np.isnan(log_probs) if self._deterministic else ~np.isfinite(log_probs)
+        bad |= ~np.isfinite(env_actions.reshape(self._num_envs, -1)).all(-1)
+        return int(bad.argmax()) if bad.any() else None
+
+    def _run(self, arrays):
         if self._interpreter is None:
             outputs = self._function(*[tf.constant(array) for array in arrays])
             return tuple(output.numpy() for output in outputs)
@@ -146,23 +197,75 @@ class Actor:
         return interpreter if self._agrees(function) else None
 
     def _agrees(self, function):
+        """Whether the program answers as TensorFlow does, to mild observations and weights and to large ones."""
         rng = np.random.default_rng(0)
-        arrays = []
-        for spec in self._input_specs():
-            # Zeros and ones are legal indices of every discrete space; noise lies in (0, 1).
-            draw = rng.uniform(0.05, 0.95, spec.shape) if spec.dtype.is_floating else np.zeros(spec.shape)
-            arrays.append(draw.astype(spec.dtype.as_numpy_dtype))
-        expected = function(*[variable.value for variable in self._weights], *[tf.constant(a) for a in arrays])
+        weights = [variable.value.numpy() for variable in self._weights]
+        noise = self._head.noise(tf.constant([0, 0]), (len(TRIALS), self._num_envs)).numpy()
+        for (size, gain), draws in zip(TRIALS, noise, strict=True):
+            given = [w if gain is None else _enlarged(v, w, gain) for v, w in zip(self._weights, weights, strict=True)]
+            arrays = self._draw(rng, size) + ([] if self._deterministic else [draws])
+            for index, weight in zip(self._weight_indices, given, strict=True):
+                self._interpreter.set_tensor(index, weight)
+            try:
+                received = self._run(arrays)
+            except (ValueError, RuntimeError):
+                return False
+            given += arrays
+            expected = [output.numpy() for output in function(*map(tf.constant, given))]
+            # Nobody trains on the log-probability of a mode, which takes more digits than the mode itself.
+            compared = (0, 2) if self._deterministic else (0, 1, 2)
+            if not _alike(compared, expected, received):
+                # What a change in the last digits of the inputs changes as well, rounding may.
+                nudged = [function(*[tf.constant(_nudged(rng, a)) for a in given]) for _ in range(3)]
+                if not _alike(compared, expected, received, nudged):
+                    return False
         self.sync()
-        observations, noise = self._unpack(arrays)
-        try:
-            received = self(observations, noise)
-        except (ValueError, RuntimeError):
+        return True
+
+    def _draw(self, rng, size):
+        """Observations of about `size`."""
+        arrays = []
+        for spec in tf.nest.flatten(self._spec.specs):
+            shape, dtype = (self._num_envs, *spec.shape), spec.dtype.as_numpy_dtype
+            if spec.dtype.is_floating:
+                draw = rng.uniform(0.05, 0.95, shape) if size == 1 else size * rng.normal(size=shape)
+            elif spec.dtype == tf.uint8:
+                draw = rng.integers(0, 256, shape)
+            else:
+                draw = np.zeros(shape)  # A legal index of every discrete space, or encoded as no choice at all.
+            arrays.append(draw.astype(dtype))
+        return arrays
+
+
+def _enlarged(variable, value, gain):
+    """A trained weight's value such that its layer multiplies by about `gain`."""
+    if not variable.trainable or not np.issubdtype(value.dtype, np.floating) or not value.any():
+        return value
+    norm = np.sqrt(np.mean(np.square(value, dtype=np.float64)) * math.prod(value.shape[:-1]))
+    value = (value * (gain / norm)).astype(value.dtype)
+    return value if variable.constraint is None else variable.constraint(tf.constant(value)).numpy()
+
+
+def _nudged(rng, array):
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    return (array * (1.0 + 1e-6 * rng.choice([-1.0, 1.0], array.shape))).astype(array.dtype)
+
+
+def _alike(compared, expected, received, nudged=()):
+    """Whether two answers `(actions, log_probs, env_actions)` are the same, but for what `nudged` ones differ by."""
+    sensible = np.isfinite(expected[1])  # Where the policy itself gives no probability, its action is no answer either.
+    if not np.array_equal(sensible, np.isfinite(received[1])):
+        return any(not np.array_equal(sensible, np.isfinite(other[1])) for other in nudged)
+    for index in compared:
+        e, r = expected[index], received[index]
+        if e.shape != r.shape or e.dtype != r.dtype:
             return False
-        return all(
-            e.shape == r.shape and np.allclose(e, r, rtol=1e-3, atol=1e-4)
-            for e, r in zip(expected, received, strict=True)
-        )
+        e, r, *others = (np.float64(x)[sensible] for x in (e, r, *(other[index] for other in nudged)))
+        spread = max((np.abs(other - e).max(initial=0.0) for other in others), default=0.0)
+        if not (np.abs(r - e) <= 1e-4 + 1e-3 * np.abs(e) + 10.0 * spread).all():
+            return False
+    return True
 
 
 def has_convolutions(model):

@@ -181,7 +181,7 @@ def check_same_weights(filepath, received, expected):
         f"{name}: {_shape(received.get(name))} where {_shape(expected.get(name))} is expected"
         for name in sorted({*received, *expected})
         if not name.startswith(("optimizer/", "critic_optimizer/", "vars/players", "vars/spaces"))
-        and received.get(name) != expected.get(name)
+        and _alike(received.get(name)) != _alike(expected.get(name))
     ]
     if differences:
         raise ValueError(
@@ -189,6 +189,11 @@ def check_same_weights(filepath, received, expected):
             f"Received: filepath='{filepath}', which differs in {len(differences)}: {'; '.join(differences[:3])}. "
             "Build the agent as it was when saved, or take what fits with `skip_mismatch=True`."
         )
+
+
+def _alike(weight):
+    """What two weights must have in common; a precision is Keras's to cast, as that of older files' statistics."""
+    return weight and (weight[0], weight[1].kind)
 
 
 def _shape(weight):

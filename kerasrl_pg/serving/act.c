@@ -99,12 +99,26 @@ static int parse_shape(const Endpoint *input, int64_t sizes[8], size_t *row) {
   return rank;
 }
 
+/* A float16 by its bits; finite ones only, as actions are. */
+static float half(uint16_t bits) {
+  const uint32_t sign = (uint32_t)(bits & 0x8000u) << 16, rest = bits & 0x7fffu;
+  uint32_t wide = sign | ((rest + 0x1c000u) << 13);
+  float number;
+  memcpy(&number, &wide, sizeof number);
+  return rest < 0x400u ? (sign ? -1.0f : 1.0f) * (float)rest / 16777216.0f : number;
+}
+
 static void print_number(TF_DataType dtype, const void *data, size_t i) {
   switch (dtype) {
     case TF_FLOAT: printf("%.9g", ((const float *)data)[i]); break;
+    case TF_HALF: printf("%.9g", half(((const uint16_t *)data)[i])); break;
     case TF_DOUBLE: printf("%.17g", ((const double *)data)[i]); break;
     case TF_INT32: printf("%d", ((const int32_t *)data)[i]); break;
     case TF_INT64: printf("%lld", (long long)((const int64_t *)data)[i]); break;
+    case TF_UINT64: printf("%llu", (unsigned long long)((const uint64_t *)data)[i]); break;
+    case TF_UINT32: printf("%u", ((const uint32_t *)data)[i]); break;
+    case TF_INT16: printf("%d", ((const int16_t *)data)[i]); break;
+    case TF_UINT16: printf("%u", ((const uint16_t *)data)[i]); break;
     case TF_INT8: printf("%d", ((const int8_t *)data)[i]); break;
     case TF_UINT8: case TF_BOOL: printf("%u", ((const uint8_t *)data)[i]); break;
     default: fail("Actions must be real numbers or bool. Received: TF_DataType %d.", dtype);

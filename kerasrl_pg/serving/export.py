@@ -8,10 +8,14 @@ import sys
 import uuid
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.rollouts.evaluate import check_policy
+
+# How much larger than in their space the observations are that an export is verified with besides. Ours.
+EXTREMES = (1e2, -1e2, 1e4, -1e4, 1e8, -1e8)
 
 
 def export_saved_model(agent, filepath, verify=True):
@@ -27,6 +31,12 @@ def export_saved_model(agent, filepath, verify=True):
             f"`filepath` must be a folder that does not exist yet. Received: filepath={str(filepath)!r}. "
             "Choose the next version number; a served version is not overwritten."
         )
+    for weight in agent.policy.weights:
+        if tf.as_dtype(weight.dtype).is_floating and not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise ValueError(
+                f"The policy's weights must be finite to be exported. Received: NaN or infinity in {weight.path}. "
+                "Load the last good file."
+            )
     distribution = agent.policy(agent.observation_spec.zeros(1))
     actions = distribution.mode()
     log_probs = tf.cast(distribution.log_prob(actions), tf.float32).numpy()
@@ -113,12 +123,25 @@ def sample_observations(agent, count, seed=0):
     }
 
 
+def _enlarged(observations):
+    """The observations, and after them the same ones as large as `EXTREMES`; those of integers as they are."""
+
+    def leaf(x):
+        if x.dtype.kind != "f":
+            return np.concatenate([x] * (1 + len(EXTREMES)))
+        largest = np.finfo(x.dtype).max
+        larger = [np.clip(x.astype(np.float64) * size, -largest, largest) for size in EXTREMES]
+        return np.concatenate([x, *larger]).astype(x.dtype)
+
+    return tf.nest.map_structure(leaf, observations)
+
+
 def _verify(agent, folder):
-    observations = sample_observations(agent, 64)
+    observations = _enlarged(sample_observations(agent, 64))
     expected = agent.head.to_env(agent.policy(tf.nest.map_structure(tf.constant, observations)).mode()).numpy()
     named = {"observation": observations} if agent.observation_spec.single else observations
     check = folder / "check.npz"
-    np.savez(check, **{f"input_{name}": array for name, array in named.items()}, expected=expected)
+    np.savez(check, **{f"input_{name}": array for name, array in named.items()}, expected=expected, mild=64)
     try:
         # -I: nothing of the caller's environment or folder is importable but what is installed.
         script = Path(__file__).with_name("verify.py")

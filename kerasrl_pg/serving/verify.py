@@ -1,8 +1,8 @@
 """Loads an exported policy with TensorFlow alone and compares its actions with recorded ones.
 
-Run as a program by `Agent.export`: python -I verify.py FOLDER CHECK.npz, where the file holds `input_NAME` arrays and
-`expected`. Importing kerasrl_pg or TensorFlow Probability is made impossible first, so success shows that a server
-needs neither.
+Run as a program by `Agent.export`: python -I verify.py FOLDER CHECK.npz, where the file holds `input_NAME` arrays,
+`expected` and, where the inputs after the first ones are extreme, the number `mild` of those. Importing kerasrl_pg or
+TensorFlow Probability is made impossible first, so success shows that a server needs neither.
 """
 
 import sys
@@ -28,10 +28,13 @@ def main(folder, check):
     expected = arrays["expected"]
     if received.shape != expected.shape or received.dtype != expected.dtype:
         sys.exit(f"Expected actions {expected.dtype}{expected.shape}, received {received.dtype}{received.shape}.")
-    discrete = expected.dtype.kind in "iub"
-    same = received == expected if discrete else np.isclose(received, expected, rtol=1e-4, atol=1e-5)
-    # Rounding may turn a near tie between discrete actions, so a rare difference of those is no error.
-    if np.mean(same) < (0.98 if discrete else 1.0):
+    discrete, mild = expected.dtype.kind in "iub", int(arrays.get("mild", len(expected)))
+    rtol = 1e-3 if expected.dtype == np.float16 else 1e-4
+    close = np.isclose(received, expected, rtol=rtol, atol=1e-5, equal_nan=True)
+    same = received == expected if discrete else close
+    # Rounding may turn a near tie between discrete actions, and what cancels among large numbers: a rare difference
+    # of those is no error.
+    if np.mean(same) < 0.98 or np.mean(same[:mild]) < (0.98 if discrete else 1.0):
         sys.exit(
             f"{np.mean(~same):.1%} of the actions differ, first: expected {expected[~same][0]}, "
             f"received {received[~same][0]}."

@@ -282,17 +282,32 @@ def test_gradients_stay_finite_at_extremes(name, level):
 
 def litert(function, *arguments):
     """The function's results from a LiteRT program of builtin operations only."""
-    signature = [tf.TensorSpec(a.shape, a.dtype, name=f"x{i}") for i, a in enumerate(arguments)]
-    concrete = tf.function(function, input_signature=signature).get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    interpreter = tf.lite.Interpreter(model_content=converter.convert())
-    interpreter.allocate_tensors()
-    inputs = {detail["name"]: detail["index"] for detail in interpreter.get_input_details()}
-    for i, argument in enumerate(arguments):
-        interpreter.set_tensor(inputs[f"x{i}"], argument)
-    interpreter.invoke()
-    return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]
+    return litert_program(function)(*arguments)
+
+
+def litert_program(function):
+    """The function as a LiteRT program of builtin operations only, converted at its first call."""
+    interpreters = []
+
+    def convert(arguments):
+        signature = [tf.TensorSpec(a.shape, a.dtype, name=f"x{i}") for i, a in enumerate(arguments)]
+        concrete = tf.function(function, input_signature=signature).get_concrete_function()
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        interpreters.append(tf.lite.Interpreter(model_content=converter.convert()))
+        interpreters[0].allocate_tensors()
+
+    def call(*arguments):
+        if not interpreters:
+            convert(arguments)
+        interpreter = interpreters[0]
+        inputs = {detail["name"]: detail["index"] for detail in interpreter.get_input_details()}
+        for i, argument in enumerate(arguments):
+            interpreter.set_tensor(inputs[f"x{i}"], argument)
+        interpreter.invoke()
+        return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]
+
+    return call
 
 
 @pytest.mark.filterwarnings("ignore")  # tf.lite announces its successor
@@ -319,6 +334,98 @@ def test_litert_with_builtins_only(name):
     for ours, theirs in zip(order(outputs), order([e.numpy() for e in expected]), strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # tf.lite announces its successor
+@one_of_each
+def test_litert_and_graphs_act_as_the_policy_at_any_size_of_its_parameters(name):
+    head = make(name)
+    size = head.parameters(features(1)).shape[-1]
+    noise = head.noise([3, 4], (6,)).numpy()
+
+    def act(parameters, noise):
+        policy = head.distribution(parameters)
+        raw = head.sample(policy, noise)
+        return [tf.cast(x, tf.float32) for x in (raw, policy.log_prob(raw), policy.mode(), head.to_env(raw))]
+
+    program = litert_program(lambda *arguments: tf.concat([tf.reshape(x, [-1]) for x in act(*arguments)], 0))
+    graph = tf.function(act, autograph=False)
+    draws = np.random.default_rng(0).normal(size=(6, size)).astype("float32")
+    for scale in (1, 100, 1e4, 1e8, 1e30):
+        parameters = scale * draws
+        if isinstance(head, heads.Gaussian) and not isinstance(head, heads.GaussianMixture):
+            parameters[:, size // 2 :] = np.clip(parameters[:, size // 2 :], -5, 2)  # log σ are bounded already
+        expected = act(parameters, noise)
+        converted = program(parameters, noise)[0]
+        for e, g in zip(expected, graph(parameters, noise), strict=True):
+            e, c = e.numpy(), converted[: e.numpy().size].reshape(e.shape)
+            converted = converted[e.size :]
+            assert np.isfinite(e).all()
+            for other in (g, c):
+                np.testing.assert_allclose(other, e, rtol=1e-3, atol=1e-4 * max(1, np.abs(e).max()), err_msg=scale)
+
+
+SPACE_DTYPES = {"whole": ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]}
+SPACE_DTYPES["real"] = ["float16", "float32", "float64", "longdouble"]
+
+
+def random_space(rng):
+    """An action space of any kind, dtype, shape and bounds that the heads serve."""
+    whole, real = (str(rng.choice(SPACE_DTYPES[kind])) for kind in ("whole", "real"))
+    shape = tuple(rng.integers(1, 3, rng.integers(0, 3)).tolist())
+    start = int(rng.integers(0, 100)) - (50 if whole.startswith("i") else 0)
+    kind = rng.integers(4)
+    if kind == 0:
+        return spaces.Discrete(int(rng.integers(1, 20)), start=start, dtype=whole)
+    if kind == 1:
+        shape = shape or (1,)
+        return spaces.MultiDiscrete(rng.integers(1, 9, shape), start=np.full(shape, start), dtype=whole)
+    if kind == 2:
+        return spaces.MultiBinary(shape or 3)
+    largest = min(float(np.finfo(real).max), 1e300)
+    within = min(largest, 3e38)  # of what float32 knows, in which heads compute
+    ends = np.sort(rng.normal(size=(2, *shape)) * within ** rng.uniform(-0.3, 1.0), axis=0)
+    low, high = np.clip(ends, -within, within).astype(real)
+    low, high = np.where(low < high, low, -1).astype(real), np.where(low < high, high, 1).astype(real)
+    edges = [(low, high), (low, np.full(shape, np.inf, real)), (np.full(shape, -np.inf, real), high)]
+    edges += [(np.full(shape, -np.inf, real), np.full(shape, np.inf, real)), (low * 0 - largest, low * 0 + largest)]
+    low, high = edges[rng.choice(5, p=[0.6, 0.1, 0.1, 0.1, 0.1])]
+    return spaces.Box(np.asarray(low, real), np.asarray(high, real), shape, real)
+
+
+def test_every_head_sends_elements_of_the_space():
+    """Its dtype and bounds included, for spaces of every kind; the space is the judge."""
+    rng, seen = np.random.default_rng(0), set()
+    for trial in range(120):
+        space = random_space(rng)
+        families = [type(heads.default_head(space))]
+        if isinstance(space, spaces.Box):
+            families += [heads.GaussianMixture]
+            if np.isfinite(np.float64(space.low)).all() and np.isfinite(np.float64(space.high)).all():
+                families += [heads.TanhGaussian, heads.Beta]
+        for family in families:
+            head = family.from_space(space, kernel_initializer="he_normal")
+            policy = head(np.float32(10.0 ** rng.uniform(-1, 8)) * features(4, seed=trial))
+            for raw in (head.sample(policy, head.noise([0, trial], (4,))), policy.mode()):
+                for action in head.to_env(raw).numpy():
+                    action = np.asarray(action) if isinstance(space, spaces.Box) else action
+                    assert space.contains(action), (family, space, space.dtype, action, action.dtype)
+                    assert np.isfinite(action).all()
+            seen.add((family, head.env_dtype))
+            assert family.from_config(head.get_config()).env_dtype == head.env_dtype
+    assert {family for family, _ in seen} == set(SPACES)
+    assert len(seen) > 25
+
+
+@pytest.mark.parametrize("head_class", SPACES, ids=lambda c: c.__name__)
+def test_a_head_saved_before_it_knew_its_dtype_sends_what_it_sent(head_class):
+    config = head_class.from_space(SPACES[head_class]).get_config()
+    assert config.pop("env_dtype") == SPACES[head_class].dtype.name
+    head = head_class.from_config(config)
+    assert head.env_dtype is None
+    raw = tf.zeros((2, *head.action_shape), head.action_dtype)
+    sent = {heads.Categorical: "int64", heads.MultiCategorical: "int64", heads.Bernoulli: "int8"}
+    assert head.to_env(raw).dtype == sent.get(head_class, "float32")
 
 
 @pytest.mark.parametrize("head_class", SPACES, ids=lambda c: c.__name__)

@@ -49,6 +49,14 @@ def test_gumbel_max_at_the_ends_of_the_noise():
     np.testing.assert_array_equal(gumbel_max(np.float32([[0, ABSENT]]), uniform), [0, 0])
 
 
+def test_equal_choices_stay_equal_however_large_their_logits():
+    """Beside a logit of 1e9 the noise used to be rounded away, and the first of equal ones always won."""
+    uniform = np.random.default_rng(0).uniform(0.01, 0.99, (1000, 3)).astype("float32")
+    for level in (0.0, 1e9, -1e9, 3e38):
+        counts = np.bincount(gumbel_max(np.float32([level, level, -3.3e38]), uniform), minlength=3)
+        assert counts[:2].min() > 400, level
+
+
 def test_start_shifts_the_environment_action_only():
     actions = Categorical(3, start=-1).to_env(np.int32([0, 2]))
     np.testing.assert_array_equal(actions, [-1, 1])
@@ -95,6 +103,23 @@ def test_absent_choices_are_never_drawn_and_get_no_gradient():
     gradient = tape.gradient(loss, parameters).numpy().reshape(500, 3, 4)
     assert (gradient[:, absent] == 0).all()
     assert (gradient[:, 1] != 0).any()
+
+
+@pytest.mark.parametrize("level", [-3e38, -1e10, -1e9, 1e10, 3e38])
+def test_absent_choices_stay_absent_however_large_the_logits(level):
+    head = MultiCategorical([2, 3])
+    parameters = np.full((50, 6), level, "float32")
+    policy = head.distribution(parameters)
+    for actions in (head.sample(policy, head.noise([0, 1], (50,))), policy.mode()):
+        assert (actions < [2, 3]).numpy().all()
+    np.testing.assert_allclose(policy.entropy(), np.full(50, np.log(6)), rtol=1e-6)
+    np.testing.assert_allclose(policy.log_prob(policy.mode()), np.full(50, -np.log(6)), rtol=1e-6)
+    with tf.GradientTape() as tape:
+        logits = tf.constant(parameters)
+        tape.watch(logits)
+        log_prob = head.distribution(logits).log_prob(tf.zeros((50, 2), tf.int32))
+    expected = np.float32([1 / 2, -1 / 2, 0, 2 / 3, -1 / 3, -1 / 3])
+    np.testing.assert_allclose(tape.gradient(log_prob, logits)[0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("nvec", [[], 3, [2, 0], [2.5]])

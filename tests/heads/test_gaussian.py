@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrl_pg.heads import Gaussian
-from kerasrl_pg.heads.gaussian import LOG_STD_MAX, LOG_STD_MIN, LogStdBounds, bounded_log_std
+from kerasrl_pg.heads.gaussian import LOG_STD_MAX, LOG_STD_MIN, LogStdBounds, Normal, bounded_log_std
 
 LOC = np.array([[0.5, -1.0], [2.0, 0.0]])
 LOG_STD = np.array([[0.1, -1.0], [-5.0, 2.0]])
@@ -23,6 +23,26 @@ def test_closed_forms():
     np.testing.assert_allclose(policy.entropy(), entropy, rtol=1e-5)
     np.testing.assert_allclose(policy.kl_divergence(other), kl, rtol=1e-4)
     np.testing.assert_array_equal(policy.mode(), np.float32(LOC))
+
+
+@pytest.mark.parametrize("magnitude", [1.0, 1e5, 1e7, 1e30])
+def test_no_digits_are_lost_far_from_zero(magnitude):
+    """loc/σ up to 1e32, in eager code and in XLA, whose products are not rounded before they are subtracted."""
+    scale = np.float32(np.exp([-5.0, -1.0, 2.0]))
+    loc = np.float32(magnitude * np.array([1.7, -0.3, 0.9]))
+    x, other = loc + np.float32([0.01, -0.5, 3.0]), loc - np.float32([0.02, 0.1, 1.0])
+
+    def numbers(loc, scale, x, other):
+        p = Normal(loc, scale)
+        return p.log_prob(x), p.log_prob(loc), p.kl_divergence(Normal(other, 2.0 * scale))
+
+    z = (x.astype(float) - loc) / scale
+    norm = np.log(scale.astype(float)) + 0.5 * np.log(2 * np.pi)
+    distance = (loc.astype(float) - other) / (2.0 * scale)
+    expected = -0.5 * z**2 - norm, -norm, 0.5 * distance**2 + 0.5 * (0.25 - 1) + np.log(2)
+    for function in (numbers, tf.function(numbers, jit_compile=True)):
+        for received, exact in zip(function(loc, scale, x, other), expected, strict=True):
+            np.testing.assert_allclose(received, exact, rtol=1e-5, atol=1e-5)
 
 
 def test_sample_is_mean_plus_std_times_noise():
@@ -78,7 +98,7 @@ def test_to_env_clips_only_where_there_are_bounds():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"low": 1, "high": [2, 0.5]}, "low must be below high in every dimension. Received: low="),
+        ({"low": 1, "high": [2, 0.5]}, "low must be below high in every dimension.*Received: low="),
         ({"low": [0, 0, 0], "high": 1}, r"low and high must broadcast to the action shape \(2,\)"),
         ({"initial_log_std": 2.0}, "initial_log_std must be inside .*Received: initial_log_std=2.0"),
     ],

@@ -31,6 +31,15 @@ def test_log_prob_is_that_of_the_weighted_sum():
     np.testing.assert_allclose(policy.mean(), mean, rtol=1e-4, atol=1e-5)
 
 
+def test_components_far_from_zero_keep_their_digits():
+    head = GaussianMixture(1, num_components=2)
+    parameters, x = np.float32([[0.0, 0.0, 1e6, -1e6, 0.0, 0.0]]), np.float32([[1e6 - 0.5]])
+    expected = -0.5 * 0.5**2 - 0.5 * np.log(2 * np.pi) - np.log(2)  # the first mean is 1e6 less the initial spread
+    for compiled in (False, True):
+        log_prob = tf.function(lambda p, x: head.distribution(p).log_prob(x), jit_compile=compiled)(parameters, x)
+        np.testing.assert_allclose(log_prob, [expected], rtol=1e-5)
+
+
 def test_one_component_is_a_gaussian():
     parameters = mixture(3, 1.0, components=1)
     head = make(3, components=1)

@@ -19,6 +19,15 @@ def test_log_tanh_slope_survives_saturation():
     np.testing.assert_allclose(log_tanh_slope(u), log_slope(np.float64(u)), rtol=1e-5, atol=1e-6)
 
 
+def test_log_tanh_slope_of_any_finite_number_is_finite_with_a_gradient():
+    u = tf.constant([-1e38, -1e30, -100.0, -44.5, 0.0, 44.5, 100.0, 1e30, 1e38])
+    with tf.GradientTape() as tape:
+        tape.watch(u)
+        slope = log_tanh_slope(u)
+    np.testing.assert_allclose(slope, log_slope(np.float64(u)), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(tape.gradient(slope, u), -2 * np.tanh(u), atol=1e-6)
+
+
 def test_expected_log_tanh_slope_against_a_fine_grid():
     """The error stated in the docstring, over all means and the whole range of σ."""
     loc, log_std = np.meshgrid(np.linspace(-12, 12, 33), np.linspace(-5, 2, 15))
