@@ -12,8 +12,17 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.training import CompiledTraining, HostTraining
-from kerasrl_pg.callbacks import Budget, Progress
-from kerasrl_pg.checks import Schedule, arguments, check_flag, check_known, check_number, check_whole
+from kerasrl_pg.callbacks import Budget, FitCallbacks, Progress, as_list
+from kerasrl_pg.checks import (
+    Schedule,
+    arguments,
+    check_flag,
+    check_known,
+    check_number,
+    check_whole,
+    knows_its_arguments,
+    refuse_unknown,
+)
 from kerasrl_pg.envs.adapter import CompiledVectorEnv
 from kerasrl_pg.envs.compiled import CompiledEnv
 from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space, space_from_config, space_to_config
@@ -23,7 +32,7 @@ from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling
 from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.actor import Actor, has_convolutions
-from kerasrl_pg.rollouts.evaluate import evaluate_policy
+from kerasrl_pg.rollouts.evaluate import RESULTS, evaluate_policy
 from kerasrl_pg.serving.export import export_saved_model
 from kerasrl_pg.serving.files import verify_weights, verify_zip, write_beside
 
@@ -94,8 +103,7 @@ class Agent(keras.Model):
         **unknown,
     ):
         super().__init__(name=name)
-        belongs = "It belongs to the Keras optimizer given to `compile`."
-        check_known(Agent, type(self), unknown, {"learning_rate": belongs, "optimizer": "Give it to `compile`."})
+        check_known(Agent, type(self), unknown)
         check_number("gamma", gamma, 0.0, 1.0)
         check_whole("horizon", horizon, optional=True)
         check_whole("seed", seed, at_least=0, at_most=2**31 - 1, optional=True)
@@ -189,6 +197,9 @@ class Agent(keras.Model):
         runtime.spec, runtime.head, runtime.critic_head = spec, networks.head, networks.critic_head
         runtime.observation_space, runtime.action_space = observation_space, action_space
         self.built = True
+        for model in (self.policy, self.critic, self.shared_model):
+            if isinstance(model, keras.Model):
+                model.predict = _refuse_predict
         self._build_optimizers()
 
     @property
@@ -214,6 +225,7 @@ class Agent(keras.Model):
 
     # Compiling
 
+    @knows_its_arguments
     def compile(
         self, optimizer=None, critic_optimizer=None, jit_compile="auto", run_eagerly=False, steps_per_execution=1
     ):
@@ -379,6 +391,7 @@ class Agent(keras.Model):
 
     # Fitting
 
+    @knows_its_arguments
     def fit(
         self,
         env,
@@ -407,12 +420,17 @@ class Agent(keras.Model):
                 ten lines of progress); without, it goes with `steps_per_epoch`.
             steps_per_epoch: Iterations (rollout and update) in an epoch.
             num_envs: N, environments stepped side by side; the vector's own number, else 1.
-            callbacks: Keras callbacks.
+            callbacks: One Keras callback, or a list. Weights that one sets while the fit runs, such as `EarlyStopping`'s
+                best, are those of networks and statistics: the agent's counters and random state go on, and tell what
+                was spent. (Keras does not set back the optimizer with them.)
             validation_env: As `env`; evaluated after every `validation_freq` epochs, logged as `val_return` and so on.
-            validation_freq: Epochs between evaluations.
+                Other epochs have no such logs, as in Keras; a `CSVLogger` has columns for them, "NA" there.
+            validation_freq: Epochs between evaluations, or a list of epochs, the first being 1.
             validation_episodes: Episodes of an evaluation. 10: ours, cheap beside an epoch.
             verbose: 0 silent, 1 progress bar, 2 one line an epoch.
-            initial_epoch: Epoch to start from, when a run is resumed.
+            initial_epoch: Epoch to start from, below `epochs`: those before count as spent. A search that gives its
+                trials different `epochs`, as KerasTuner's Hyperband, needs `steps_per_epoch` in place of
+                `total_steps`, which would be all spent in each trial's own epochs.
             seed: Of the environments; None derives it from the agent's random state.
             resume: Go on with the fit that the agent was in when it was saved: what that had spent of the budget
                 counts, down to the iteration. Give the same budget.
@@ -437,6 +455,10 @@ class Agent(keras.Model):
         """
         self._assert_compile_called("fit")
         runtime = self._runtime
+        callbacks = as_list(callbacks)
+        check_flag("resume", resume)
+        if total_steps is not None:
+            _refuse_rungs(callbacks, total_steps, epochs)
         if resume and initial_epoch:
             raise ValueError(
                 "`initial_epoch` must be left out with `resume=True`, which knows where the fit was. "
@@ -469,8 +491,10 @@ class Agent(keras.Model):
             if resume:
                 initial_epoch = budget.epoch_at(self.progress.numpy())
             else:
+                budget.check_start(initial_epoch)
                 self.progress.assign(budget.progress_at(initial_epoch))
             if validation_env is not None:
+                validation_freq = budget.check_validation(validation_freq)
                 validation = self._validation(validation_env, validation_episodes, vector_env)
             verbose = 1 if verbose == "auto" else verbose
             if vector_env is None:
@@ -478,7 +502,7 @@ class Agent(keras.Model):
             else:
                 runtime.training = HostTraining(self, budget, verbose != 0, vector_env, horizon, seed)
             runtime.validation = validation
-            callbacks = [budget, *(callbacks or [])]
+            callbacks = [budget, *callbacks]
             if verbose == 1 and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks):
                 callbacks.append(Progress())
             # A dummy dataset: Keras runs its loop and callbacks, and asks `train_function` for an execution. Rollouts
@@ -487,8 +511,9 @@ class Agent(keras.Model):
                 tf.data.Dataset.range(1).repeat(),
                 epochs=budget.epochs,
                 initial_epoch=initial_epoch,
-                callbacks=keras.callbacks.CallbackList(
+                callbacks=FitCallbacks(
                     callbacks,
+                    () if validation is None else [f"val_{name}" for name in RESULTS],
                     add_history=True,
                     add_progbar=verbose != 0,
                     model=self,
@@ -501,7 +526,7 @@ class Agent(keras.Model):
                 shuffle=False,
             )
         finally:
-            runtime.training = runtime.validation = None
+            runtime.training = runtime.validation = self._initial_epoch = None
             if vector_env is not None and owned:
                 vector_env.close()
             if validation is not None and validation[1]:
@@ -652,6 +677,10 @@ class Agent(keras.Model):
         Raises:
             ValueError: If the agent is not built or the environment does not fit.
         """
+        if x is None or self._runtime.validation is None:  # Else Keras asks, in `fit`.
+            unknown = {**kwargs, **({} if x is None else {"x": x}), **({} if callbacks is None else {"callbacks": 0})}
+            known = ["env", "episodes", "deterministic", "seed", "num_envs"]
+            refuse_unknown("evaluate", known, unknown, {"n_envs": "It is `num_envs`."})
         if x is not None:
             vector_env, _, episodes = self._runtime.validation
             callbacks.on_test_begin()
@@ -669,6 +698,7 @@ class Agent(keras.Model):
             if owned:
                 vector_env.close()
 
+    @knows_its_arguments
     def act(self, observations, deterministic=True, seed=None):
         """The action(s) the environment accepts, for one observation or a batch.
 
@@ -703,6 +733,47 @@ class Agent(keras.Model):
         """Keras's hook: the deterministic actions for a batch of observations."""
         observations, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         return self.head.to_env(self.policy(observations).mode())
+
+    def predict(self, x, *args, **kwargs):
+        """Keras's `predict`: the deterministic actions for a batch of observations; see `act`.
+
+        Raises:
+            ValueError: If the agent is not built, or `x` is one observation.
+        """
+        self._assert_built("predict")
+        is_data = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)) or hasattr(x, "__next__")
+        if not is_data and not self._is_batch(x):
+            raise ValueError(
+                "`x` must be a batch of observations. Received: a single one. Call `act`, which takes one or a batch."
+            )
+        return super().predict(x, *args, **kwargs)
+
+    def _is_batch(self, observations):
+        spec = self._runtime.spec
+        try:
+            flat = spec.flatten(observations)
+        except (KeyError, TypeError, IndexError):  # Not nested as the space, but as Keras's model takes it.
+            return True
+        return spec.is_batch(flat)
+
+    def train_on_batch(self, *args, **kwargs):
+        """Refused: an agent trains on rollouts of its own policy, not on data."""
+        raise NotImplementedError(
+            "`train_on_batch` has nothing to train on, since an agent learns from what its own policy does. Call `fit` "
+            "with an environment, or `train_step` with a Rollout of your own."
+        )
+
+    def test_on_batch(self, *args, **kwargs):
+        """Refused: an agent is judged by the episodes it plays, not on data."""
+        raise NotImplementedError(
+            "`test_on_batch` has nothing to compare with, since an agent is judged by episodes. Call `evaluate` with "
+            "an environment."
+        )
+
+    def __getattr__(self, name):
+        if name in _VERBS:
+            raise AttributeError(f"`{type(self).__name__}` has no `{name}`. {_VERBS[name]}")
+        return object.__getattribute__(self, name)  # Raises again, in its own words.
 
     def _assert_built(self, what):
         if self._runtime.spec is None:
@@ -809,6 +880,23 @@ class Agent(keras.Model):
             self.bind(*map(space_from_config, spaces))
         super().load_weights(filepath, skip_mismatch, **kwargs)
 
+    def set_weights(self, weights):
+        """Keras's `set_weights`; while a fit runs it leaves the counters and the random state alone."""
+        kept = self._spent()
+        super().set_weights(weights)
+        for variable, value in kept:
+            variable.assign(value)
+
+    def _spent(self):
+        """Pairs of what counts a running fit, or numbers its random draws, and its value; none before and after.
+
+        Were they set back within a fit, it would exceed its budget and draw the same numbers again.
+        """
+        training = self._runtime.training
+        if training is None or training.progress is None:  # Not begun: a checkpoint may be restored.
+            return []
+        return [(v, v.numpy()) for v in (self.random_state, self.iterations, self.env_steps, self.progress)]
+
     def save_own_variables(self, store):
         """Keras's hook: the agent's own weights, the spaces it was built for, and where compiled episodes stand."""
         super().save_own_variables(store)
@@ -827,7 +915,12 @@ class Agent(keras.Model):
     def load_own_variables(self, store):
         """Keras's hook: the agent's own weights and the compiled episodes; `load_weights` has read the spaces."""
         names = list(store.keys())
+        kept = self._spent()
         super().load_own_variables({name: store[name] for name in names if name.isdigit()})
+        for variable, value in kept:
+            variable.assign(value)
+        if kept:  # The fit goes on with the episodes it is in.
+            return
         self.forget_players()
         if "players" in names:
             env, count = json.loads(np.asarray(store["players"]).tobytes())
@@ -865,6 +958,39 @@ class Agent(keras.Model):
     def spaces(self):
         """`(observation_space, action_space)` the agent was built for."""
         return self._runtime.observation_space, self._runtime.action_space
+
+
+# What users of other libraries call.
+_VERBS = {
+    "learn": "Call `fit(env, total_steps=...)`.",
+    "train": "Call `fit(env, total_steps=...)`.",
+    "get_action": "Call `act(observations)`.",
+    "choose_action": "Call `act(observations)`.",
+    "select_action": "Call `act(observations)`.",
+    "set_parameters": "Call `load_weights(filepath)` or `set_weights(weights)`.",
+    "get_parameters": "Call `save_weights(filepath)` or `get_weights()`.",
+    "set_env": "Give the environment to `fit`.",
+    "load": "Call `keras.models.load_model(filepath)`.",
+}
+
+
+def _refuse_predict(*args, **kwargs):
+    raise NotImplementedError(
+        "`predict` of an agent's network has no arrays to give, since the network's outputs are distributions. Call "
+        "`agent.predict(x)` or `agent.act(x)` for actions, or the network itself, as `agent.policy(x).mode()`."
+    )
+
+
+def _refuse_rungs(callbacks, total_steps, epochs):
+    """Refuses KerasTuner's Hyperband with `total_steps`, which a cheap trial would spend in its few epochs."""
+    trials = filter(None, (getattr(callback, "trial", None) for callback in callbacks))
+    if any("tuner/epochs" in trial.hyperparameters.values for trial in trials):
+        raise ValueError(
+            "`total_steps` must be left out in a search that gives its trials different numbers of epochs, as "
+            "Hyperband does: the cheapest would spend all of it in its few. "
+            f"Received: total_steps={total_steps}, epochs={epochs}. Give `steps_per_epoch`, iterations of horizon x "
+            "num_envs steps, and leave `epochs` and `initial_epoch` to the tuner."
+        )
 
 
 def _text(value):

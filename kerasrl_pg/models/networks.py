@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from kerasrl_pg import heads
+from kerasrl_pg.checks import knows_its_arguments
 from kerasrl_pg.envs.spaces import ObservationSpec, is_image
 from kerasrl_pg.models.normalization import RunningNormalization
 
@@ -42,6 +43,7 @@ class Networks:
     TensorShape([5, 2])
     """
 
+    @knows_its_arguments
     def __init__(
         self,
         hidden_units=(64, 64),

@@ -47,6 +47,10 @@ def play_episodes(env, spec, actor, noise, episodes, seed):
     return np.asarray(returns), np.asarray(lengths)
 
 
+# Names of what `evaluate_policy` returns.
+RESULTS = ("return", "return_std", "return_min", "return_max", "length", "episodes", "deterministic")
+
+
 def evaluate_policy(agent, vector_env, episodes, deterministic, seed):
     """Plays episodes with an agent's present weights and sums them up; see `Agent.evaluate`."""
     n = vector_env.num_envs
