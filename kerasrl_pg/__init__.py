@@ -1,6 +1,32 @@
 """Policy gradients the Keras way: `agent.compile(...)`, `agent.fit("CartPole-v1", total_steps=100_000)`."""
 
-from kerasrl_pg import compilation_cache, quiet
+import os
+import sys
+
+
+def _check_backend():
+    """Refuses Keras's other backends before TensorFlow is loaded and Keras fails in its own words."""
+    name, cause = os.environ.get("KERAS_BACKEND") or "tensorflow", None
+    if name == "tensorflow" or "keras" in sys.modules:
+        try:
+            import keras
+
+            name = keras.config.backend()
+        except ModuleNotFoundError as error:  # A backend of keras.json that is not installed.
+            if error.name not in ("jax", "torch", "openvino"):
+                raise
+            name, cause = error.name, error
+    if name != "tensorflow":
+        raise ImportError(
+            "kerasrl_pg needs Keras's TensorFlow backend, since its updates are TensorFlow programs. Received: "
+            f"KERAS_BACKEND={name!r}. Set KERAS_BACKEND=tensorflow, in the environment or as `backend` in keras.json, "
+            "before Keras is imported."
+        ) from cause
+
+
+_check_backend()
+
+from kerasrl_pg import compilation_cache, quiet  # noqa: E402
 
 quiet.begin()  # Before TensorFlow is imported.
 compilation_cache.enable()  # Before it computes anything.

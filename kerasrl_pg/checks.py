@@ -1,6 +1,7 @@
 """Refusing wrong settings at construction, in sentences."""
 
 import difflib
+import functools
 import inspect
 import math
 
@@ -164,13 +165,99 @@ def check_known(root, kind, unknown, hints=None):
     ...
     TypeError: `Method` has no argument `horizn`. Did you mean `horizon`? Its arguments are clip_ratio, horizon.
     """
+    refuse_unknown(kind.__name__, arguments(root, kind), unknown, hints)
+
+
+# What other libraries, and Keras's supervised models, call what this one has; by the name that their users write.
+ELSEWHERE = {
+    "activation_fn": "It is `networks=kerasrl_pg.Networks(activation=...)`, of the agent.",
+    "batch_size": "It is `minibatch_size`, of the agent, where its method has minibatches.",
+    "callback": "It is `callbacks` of `fit`, which takes Keras callbacks.",
+    "cg_damping": "It is `damping`, of the agent.",
+    "cg_max_steps": "It is `cg_iterations`, of the agent.",
+    "class_weight": "There are no classes: `fit` learns from rewards.",
+    "clip_param": "It is `clip_ratio` of PPO.",
+    "clip_range": "It is `clip_ratio` of PPO.",
+    "clip_range_vf": "It is `value_clip` of PPO.",
+    "ent_coef": "It is `entropy_coef`, of the agent.",
+    "entropy_coeff": "It is `entropy_coef`, of the agent.",
+    "env": "Give it to `fit`.",
+    "env_id": "Give `env` to `fit`.",
+    "gae_lambda": "It is `estimator=kerasrl_pg.estimators.GAE(0.95)`, of the agent.",
+    "lambda_": "It is `estimator=kerasrl_pg.estimators.GAE(0.95)`, of the agent.",
+    "learning_rate": "It belongs to the Keras optimizer given to `compile`.",
+    "line_search_max_iter": "It is `backtracks` of TRPO.",
+    "line_search_shrinking_factor": "It is `backtrack_ratio` of TRPO.",
+    "log_interval": "It is `epochs` of `fit`: how many lines of progress there are.",
+    "loss": "The agent's method is the loss: write another one as `train_step` of a subclass.",
+    "loss_weights": "They are `value_coef` and `entropy_coef`, of the agent.",
+    "lr": "It is `learning_rate`, of the Keras optimizer given to `compile`.",
+    "max_grad_norm": "It is `global_clipnorm`, of the Keras optimizer given to `compile`.",
+    "metrics": "The logs are the method's own; a callback or a subclass's `train_step` can add to them.",
+    "n_envs": "It is `num_envs` of `fit`.",
+    "n_epochs": "It is `update_epochs` of PPO; `epochs` of `fit` are shares of the budget.",
+    "n_eval_episodes": "It is `episodes` of `evaluate`.",
+    "n_steps": "It is `horizon`, of the agent; steps in all are `total_steps` of `fit`.",
+    "net_arch": "It is `networks=kerasrl_pg.Networks(hidden_units=...)`, of the agent.",
+    "norm_adv": "It is `normalize_advantages`, of the agent.",
+    "normalize_advantage": "It is `normalize_advantages`, of the agent.",
+    "num_envs": "Give it to `fit`.",
+    "num_sgd_iter": "It is `update_epochs` of PPO.",
+    "num_steps": "It is `horizon`, of the agent; steps in all are `total_steps` of `fit`.",
+    "optimizer": "Give it to `compile`.",
+    "policy_kwargs": "It is `networks=kerasrl_pg.Networks(hidden_units=..., activation=...)`, of the agent.",
+    "progress_bar": "It is `verbose` of `fit`: 0 silent, 1 progress bar, 2 one line an epoch.",
+    "sample_weight": "There are no samples to weigh: `fit` collects its own.",
+    "shuffle": "There are no data to shuffle: `fit` collects its own.",
+    "tensorboard_log": "Give `fit` the callback `keras.callbacks.TensorBoard(...)`.",
+    "total_timesteps": "It is `total_steps` of `fit`.",
+    "validation_batch_size": "It is `validation_episodes` of `fit`.",
+    "validation_data": "It is `validation_env` of `fit`, an environment to evaluate in.",
+    "validation_split": "It is `validation_env` of `fit`, an environment to evaluate in.",
+    "validation_steps": "It is `validation_episodes` of `fit`.",
+    "verbose": "Give it to `fit`.",
+    "vf_coef": "It is `value_coef`, of the agent.",
+    "weighted_metrics": "The logs are the method's own; a callback or a subclass's `train_step` can add to them.",
+    "x": "There are no data to give: an agent collects its own. Give it an `env`.",
+    "y": "There are no targets: an agent learns from rewards. Give it an `env`.",
+}
+
+
+def refuse_unknown(what, known, unknown, hints=None):
+    """Refuses keyword arguments that `what` does not have, and says what was meant.
+
+    Args:
+        what: Name of the function or class.
+        known: Names of its arguments.
+        unknown: What else it was given; empty where all is well.
+        hints: Sentences by name that go before those of `ELSEWHERE`.
+
+    >>> refuse_unknown("fit", ["total_steps"], {"total_timesteps": 1000})
+    Traceback (most recent call last):
+    ...
+    TypeError: `fit` has no argument `total_timesteps`. It is `total_steps` of `fit`. Its arguments are total_steps.
+    """
     if not unknown:
         return
-    name, known = next(iter(unknown)), arguments(root, kind)
+    name = next(iter(unknown))
     meant = misspelt(name, known)
-    hint = (hints or {}).get(name) or (f"Did you mean `{meant}`?" if meant else "")
-    sentences = f"`{kind.__name__}` has no argument `{name}`.", hint, f"Its arguments are {', '.join(known)}."
+    hint = {**ELSEWHERE, **(hints or {})}.get(name) or (f"Did you mean `{meant}`?" if meant else "")
+    sentences = f"`{what}` has no argument `{name}`.", hint, f"Its arguments are {', '.join(known)}."
     raise TypeError(" ".join(filter(None, sentences)))
+
+
+def knows_its_arguments(function):
+    """Decorates a method, so that an unknown keyword argument is refused by `refuse_unknown`."""
+    known = list(inspect.signature(function).parameters)[1:]
+    # Of a constructor, its class.
+    what = function.__qualname__.split(".")[-2 if function.__name__ == "__init__" else -1]
+
+    @functools.wraps(function)
+    def checked(self, *args, **kwargs):
+        refuse_unknown(what, known, [name for name in kwargs if name not in known])
+        return function(self, *args, **kwargs)
+
+    return checked
 
 
 def check_standardizable(rows, name, value):

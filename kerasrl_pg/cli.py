@@ -76,7 +76,7 @@ def train():
         FLAGS.env,
         total_steps=total_steps,
         num_envs=num_envs or (1 if name == "reinforce" else 8),
-        epochs=FLAGS.epochs,
+        epochs=FLAGS.epochs if FLAGS["epochs"].present else None,  # Else at most 10.
         callbacks=[keras.callbacks.CSVLogger(str(history))],
         verbose=FLAGS.verbose,
         seed=FLAGS.seed,

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import ops
+from kerasrl_pg.checks import knows_its_arguments
 
 
 class Estimator:
@@ -138,6 +139,7 @@ class NStep(Estimator):
     NStep(n=5)
     """
 
+    @knows_its_arguments
     def __init__(self, n):
         if isinstance(n, bool) or not isinstance(n, numbers.Integral):
             raise TypeError(f"`n` must be an int, the number of rewards before bootstrapping. Received: n={n!r}.")
@@ -172,6 +174,7 @@ class GAE(Estimator):
     GAE(gae_lambda=0.95)
     """
 
+    @knows_its_arguments
     def __init__(self, gae_lambda=0.95):
         if not (isinstance(gae_lambda, numbers.Real) and 0.0 <= gae_lambda <= 1.0):
             raise ValueError(

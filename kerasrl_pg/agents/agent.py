@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.training import CompiledTraining, HostTraining
-from kerasrl_pg.callbacks import Budget, Progress
+from kerasrl_pg.callbacks import Budget, FitCallbacks, Progress, as_list
 from kerasrl_pg.checks import (
     Schedule,
     Setting,
@@ -21,7 +21,9 @@ from kerasrl_pg.checks import (
     check_known,
     check_number,
     check_whole,
+    knows_its_arguments,
     misspelt,
+    refuse_unknown,
     serialize,
     settings,
 )
@@ -34,7 +36,7 @@ from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling
 from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.actor import Actor, has_convolutions
-from kerasrl_pg.rollouts.evaluate import check_policy, evaluate_policy
+from kerasrl_pg.rollouts.evaluate import RESULTS, check_policy, evaluate_policy
 from kerasrl_pg.saving.weights import (
     InMemory,
     check_same_weights,
@@ -145,8 +147,7 @@ class Agent(keras.Model, metaclass=_AgentType):
         **unknown,
     ):
         super().__init__(name=name)
-        belongs = "It belongs to the Keras optimizer given to `compile`."
-        check_known(Agent, type(self), unknown, {"learning_rate": belongs, "optimizer": "Give it to `compile`."})
+        check_known(Agent, type(self), unknown)
         check_flag("reward_scaling", reward_scaling)
         for argument, model in {"policy": policy, "critic": critic}.items():
             if model is not None and not isinstance(model, keras.Layer):
@@ -264,6 +265,9 @@ class Agent(keras.Model, metaclass=_AgentType):
             runtime.spec = runtime.head = runtime.critic_head = None
             raise
         self.built = True
+        for model in (self.policy, self.critic, self.shared_model):
+            if isinstance(model, keras.Model):
+                model.predict = _refuse_predict
 
     def _take_networks(self, policy, critic, shared=None):
         constructed, self._constructed = vars(self).get("_constructed", False), False
@@ -293,6 +297,7 @@ class Agent(keras.Model, metaclass=_AgentType):
 
     # Compiling
 
+    @knows_its_arguments
     def compile(
         self, optimizer=None, critic_optimizer=None, jit_compile="auto", run_eagerly=False, steps_per_execution=1
     ):
@@ -470,6 +475,7 @@ class Agent(keras.Model, metaclass=_AgentType):
 
     # Fitting
 
+    @knows_its_arguments
     def fit(
         self,
         env,
@@ -499,13 +505,18 @@ class Agent(keras.Model, metaclass=_AgentType):
                 ten lines of progress); without, it goes with `steps_per_epoch`.
             steps_per_epoch: Iterations (rollout and update) in an epoch.
             num_envs: N, environments stepped side by side; the vector's own number, else 1.
-            callbacks: Keras callbacks.
+            callbacks: One Keras callback, or a list. Weights that one sets while the fit runs, such as the best of
+                `EarlyStopping`, are those of networks and statistics: the agent's counters and random state go on, and
+                tell what was spent. (Keras does not set back the optimizer with them.)
             validation_env: As `env`; evaluated after every `validation_freq` epochs, logged as `val_return` and so on.
-            validation_freq: Epochs between evaluations.
+                Other epochs have no such logs, as in Keras; a `CSVLogger` has columns for them, "NA" there.
+            validation_freq: Epochs between evaluations, or a list of epochs, the first being 1.
             validation_episodes: Episodes of an evaluation. 10: ours, cheap beside an epoch.
             validation_max_steps: The `max_steps` of an evaluation.
             verbose: 0 silent, 1 progress bar, 2 one line an epoch.
-            initial_epoch: Epoch to start from, when a run is resumed.
+            initial_epoch: Epoch to start from, below `epochs`: those before count as spent. A search that gives its
+                trials different `epochs`, as KerasTuner's Hyperband, needs `steps_per_epoch` in place of
+                `total_steps`, which would be all spent in each trial's own epochs.
             seed: Of the environments; None derives it from the agent's random state.
             resume: Go on with the fit that the agent was in when it was saved: what that had spent of the budget
                 counts, down to the iteration. Give the same budget.
@@ -532,6 +543,10 @@ class Agent(keras.Model, metaclass=_AgentType):
         """
         self._assert_compile_called("fit")
         runtime = self._runtime
+        callbacks = as_list(callbacks)
+        check_flag("resume", resume)
+        if total_steps is not None:
+            _refuse_rungs(callbacks, total_steps, epochs)
         if resume and initial_epoch:
             raise ValueError(
                 "`initial_epoch` must be left out with `resume=True`, which knows where the fit was. "
@@ -565,8 +580,10 @@ class Agent(keras.Model, metaclass=_AgentType):
             if resume:
                 initial_epoch = budget.epoch_at(self.progress.numpy())
             else:
+                budget.check_start(initial_epoch)
                 self.progress.assign(budget.progress_at(initial_epoch))
             if validation_env is not None:
+                validation_freq = budget.check_validation(validation_freq)
                 validation = self._validation(validation_env, validation_episodes, vector_env, validation_max_steps)
             verbose = 1 if verbose == "auto" else verbose
             if vector_env is None:
@@ -574,7 +591,7 @@ class Agent(keras.Model, metaclass=_AgentType):
             else:
                 runtime.training = HostTraining(self, budget, verbose != 0, vector_env, horizon, seed)
             runtime.validation = validation
-            callbacks = [budget, *(callbacks or [])]
+            callbacks = [budget, *callbacks]
             runtime.training.ends_at_nan = any(isinstance(c, keras.callbacks.TerminateOnNaN) for c in callbacks)
             if verbose == 1 and not any(isinstance(c, keras.callbacks.ProgbarLogger) for c in callbacks):
                 callbacks.append(Progress())
@@ -584,8 +601,9 @@ class Agent(keras.Model, metaclass=_AgentType):
                 tf.data.Dataset.range(1).repeat(),
                 epochs=budget.epochs,
                 initial_epoch=initial_epoch,
-                callbacks=keras.callbacks.CallbackList(
+                callbacks=FitCallbacks(
                     callbacks,
+                    () if validation is None else [f"val_{name}" for name in RESULTS],
                     add_history=True,
                     add_progbar=verbose != 0,
                     model=self,
@@ -599,7 +617,7 @@ class Agent(keras.Model, metaclass=_AgentType):
             )
             return history
         finally:
-            runtime.training = runtime.validation = None
+            runtime.training = runtime.validation = self._initial_epoch = None
             if vector_env is not None and owned:
                 close(vector_env, failed=history is None)
             if validation is not None and validation[1]:
@@ -782,6 +800,10 @@ class Agent(keras.Model, metaclass=_AgentType):
                 the policy makes of it is not finite.
             RuntimeError: If the environment raises.
         """
+        if x is None or self._runtime.validation is None:  # Else Keras asks, in `fit`.
+            unknown = {**kwargs, **({} if x is None else {"x": x}), **({} if callbacks is None else {"callbacks": 0})}
+            known = ["env", "episodes", "deterministic", "seed", "num_envs"]
+            refuse_unknown("evaluate", known, unknown, {"n_envs": "It is `num_envs`."})
         if x is not None:
             vector_env, _, episodes, max_steps = self._runtime.validation
             callbacks.on_test_begin()
@@ -803,6 +825,7 @@ class Agent(keras.Model, metaclass=_AgentType):
             if owned:
                 close(vector_env, failed=logs is None)
 
+    @knows_its_arguments
     def act(self, observations, deterministic=True, seed=None):
         """The action(s) the environment accepts, for one observation or a batch.
 
@@ -838,6 +861,47 @@ class Agent(keras.Model, metaclass=_AgentType):
         """Keras's hook: the deterministic actions for a batch of observations."""
         observations, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         return self.head.to_env(self.policy(observations).mode())
+
+    def predict(self, x, *args, **kwargs):
+        """Keras's `predict`: the deterministic actions for a batch of observations; see `act`.
+
+        Raises:
+            ValueError: If the agent is not built, or `x` is one observation.
+        """
+        self._assert_built("predict")
+        is_data = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)) or hasattr(x, "__next__")
+        if not is_data and not self._is_batch(x):
+            raise ValueError(
+                "`x` must be a batch of observations. Received: a single one. Call `act`, which takes one or a batch."
+            )
+        return super().predict(x, *args, **kwargs)
+
+    def _is_batch(self, observations):
+        spec = self._runtime.spec
+        try:
+            flat = spec.flatten(observations)
+        except (KeyError, TypeError, IndexError):  # Not nested as the space, but as Keras's model takes it.
+            return True
+        return spec.is_batch(flat)
+
+    def train_on_batch(self, *args, **kwargs):
+        """Refused: an agent trains on rollouts of its own policy, not on data."""
+        raise NotImplementedError(
+            "`train_on_batch` has nothing to train on, since an agent learns from what its own policy does. Call `fit` "
+            "with an environment, or `train_step` with a Rollout of your own."
+        )
+
+    def test_on_batch(self, *args, **kwargs):
+        """Refused: an agent is judged by the episodes it plays, not on data."""
+        raise NotImplementedError(
+            "`test_on_batch` has nothing to compare with, since an agent is judged by episodes. Call `evaluate` with "
+            "an environment."
+        )
+
+    def __getattr__(self, name):
+        if name in _VERBS:
+            raise AttributeError(f"`{type(self).__name__}` has no `{name}`. {_VERBS[name]}")
+        return object.__getattribute__(self, name)  # Raises again, in its own words.
 
     def _assert_built(self, what):
         if self._runtime.spec is None:
@@ -1005,6 +1069,23 @@ class Agent(keras.Model, metaclass=_AgentType):
         settings["networks"] = self._networks if self._own_networks else None
         return type(self)(**settings)
 
+    def set_weights(self, weights):
+        """Keras's `set_weights`; while a fit runs it leaves the counters and the random state alone."""
+        kept = self._spent()
+        super().set_weights(weights)
+        for variable, value in kept:
+            variable.assign(value)
+
+    def _spent(self):
+        """Pairs of what counts a running fit, or numbers its random draws, and its value; none before and after.
+
+        Were they set back within a fit, it would exceed its budget and draw the same numbers again.
+        """
+        training = self._runtime.training
+        if training is None or training.progress is None:  # Not begun: a checkpoint may be restored.
+            return []
+        return [(v, v.numpy()) for v in (self.random_state, self.iterations, self.env_steps, self.progress)]
+
     def save_own_variables(self, store):
         """Keras's hook: the agent's own weights, the spaces it was built for, and where compiled episodes stand."""
         super().save_own_variables(store)
@@ -1024,8 +1105,12 @@ class Agent(keras.Model, metaclass=_AgentType):
         """Keras's hook: the agent's own weights and the compiled episodes; `load_weights` has read the spaces."""
         names = list(store.keys())
         players = _read_players(store) if "players" in names else None
+        kept = self._spent()
         super().load_own_variables({name: store[name] for name in names if name.isdigit()})
-        self._runtime.players = players
+        for variable, value in kept:
+            variable.assign(value)
+        if not kept:  # Else the fit goes on with the episodes it is in.
+            self._runtime.players = players
 
     def export(self, filepath, verify=True):
         """Exports the policy as a SavedModel for TensorFlow Serving, which needs neither this library nor TFP.
@@ -1060,6 +1145,39 @@ class Agent(keras.Model, metaclass=_AgentType):
     def spaces(self):
         """`(observation_space, action_space)` the agent was built for."""
         return self._runtime.observation_space, self._runtime.action_space
+
+
+# What users of other libraries call.
+_VERBS = {
+    "learn": "Call `fit(env, total_steps=...)`.",
+    "train": "Call `fit(env, total_steps=...)`.",
+    "get_action": "Call `act(observations)`.",
+    "choose_action": "Call `act(observations)`.",
+    "select_action": "Call `act(observations)`.",
+    "set_parameters": "Call `load_weights(filepath)` or `set_weights(weights)`.",
+    "get_parameters": "Call `save_weights(filepath)` or `get_weights()`.",
+    "set_env": "Give the environment to `fit`.",
+    "load": "Call `keras.models.load_model(filepath)`.",
+}
+
+
+def _refuse_predict(*args, **kwargs):
+    raise NotImplementedError(
+        "`predict` of an agent's network has no arrays to give, since the network's outputs are distributions. Call "
+        "`agent.predict(x)` or `agent.act(x)` for actions, or the network itself, as `agent.policy(x).mode()`."
+    )
+
+
+def _refuse_rungs(callbacks, total_steps, epochs):
+    """Refuses KerasTuner's Hyperband with `total_steps`, which a cheap trial would spend in its few epochs."""
+    trials = filter(None, (getattr(callback, "trial", None) for callback in callbacks))
+    if any("tuner/epochs" in trial.hyperparameters.values for trial in trials):
+        raise ValueError(
+            "`total_steps` must be left out in a search that gives its trials different numbers of epochs, as "
+            "Hyperband does: the cheapest would spend all of it in its few. "
+            f"Received: total_steps={total_steps}, epochs={epochs}. Give `steps_per_epoch`, iterations of horizon x "
+            "num_envs steps, and leave `epochs` and `initial_epoch` to the tuner."
+        )
 
 
 def _check_annealing(agent, optimizer):

@@ -1,9 +1,11 @@
 """How long a fit lasts: its budget of environment steps or iterations, shared out to epochs."""
 
 import math
+import warnings
 
 import keras
-import numpy as np
+
+from kerasrl_pg.checks import check_whole
 
 
 class Budget(keras.callbacks.Callback):
@@ -42,8 +44,8 @@ class Budget(keras.callbacks.Callback):
     ):
         super().__init__()
         for name, value in (("total_steps", total_steps), ("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
-            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
-                raise ValueError(f"`{name}` must be a whole number of at least 1. Received: {name}={value!r}.")
+            if value is not None:
+                check_whole(name, value)
         self.rollout_steps = rollout_steps
         self.steps_per_execution = steps_per_execution
         self._in_steps = int(total_steps is not None)  # Index into `progress`.
@@ -51,6 +53,12 @@ class Budget(keras.callbacks.Callback):
             self._check_steps(total_steps, steps_per_epoch)
             self._unit, self.total = rollout_steps, total_steps
             self.epochs = min(epochs or 10, total_steps // rollout_steps)
+            if epochs is not None and self.epochs < epochs:
+                warnings.warn(
+                    f"`epochs` is lowered from {epochs} to {self.epochs}, the rollouts of {rollout_steps} steps that "
+                    f"total_steps={total_steps} are enough for.",
+                    stacklevel=3,
+                )
         else:
             if epochs is None or steps_per_epoch is None:
                 raise ValueError(
@@ -76,6 +84,33 @@ class Budget(keras.callbacks.Callback):
                 f"Received: total_steps={total_steps}. Give a larger budget, or fewer environments or a shorter "
                 "horizon."
             )
+
+    def check_start(self, initial_epoch):
+        """Refuses an `initial_epoch` that is none of this budget's epochs."""
+        check_whole("initial_epoch", initial_epoch, at_least=0)
+        if initial_epoch >= self.epochs:
+            raise ValueError(
+                f"`initial_epoch` must be below the number of epochs, {self.epochs}, or nothing is trained. "
+                f"Received: initial_epoch={initial_epoch}."
+            )
+
+    def check_validation(self, freq):
+        """`validation_freq` as Keras takes it; refuses one that names none of this budget's epochs."""
+        if isinstance(freq, (list, tuple)):
+            for epoch in freq:
+                check_whole("validation_freq", epoch)
+            freq = [int(epoch) for epoch in freq]
+            some = any(epoch <= self.epochs for epoch in freq)
+        else:
+            check_whole("validation_freq", freq)
+            freq = int(freq)
+            some = freq <= self.epochs
+        if not some:
+            raise ValueError(
+                f"`validation_freq` must name one of the {self.epochs} epochs at least, or nothing is evaluated. "
+                f"Received: validation_freq={freq}."
+            )
+        return freq
 
     def share(self, epochs):
         """What belongs to the first `epochs` epochs, in whole rollouts."""

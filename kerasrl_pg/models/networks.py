@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kerasrl_pg import heads
-from kerasrl_pg.checks import check_flag
+from kerasrl_pg.checks import check_flag, knows_its_arguments
 from kerasrl_pg.envs.spaces import ObservationSpec, check_buildable, is_image
 from kerasrl_pg.models.normalization import RunningNormalization
 
@@ -52,6 +52,7 @@ class Networks:
     TensorShape([5, 2])
     """
 
+    @knows_its_arguments
     def __init__(
         self,
         hidden_units=(64, 64),

@@ -77,6 +77,10 @@ def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None):
     return np.asarray(returns), np.asarray(lengths)
 
 
+# Names of what `evaluate_policy` returns.
+RESULTS = ("return", "return_std", "return_min", "return_max", "length", "episodes", "deterministic")
+
+
 def check_policy(log_probs, env_actions, where):
     """Refuses what a policy makes of sound observations where its numbers are NaN or infinite.
 
