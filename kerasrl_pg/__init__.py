@@ -24,12 +24,11 @@ def _check_backend():
         ) from cause
 
 
-_check_backend()
-
 from kerasrl_pg import compilation_cache, quiet  # noqa: E402
 
 quiet.begin()  # Before TensorFlow is imported.
 compilation_cache.enable()  # Before it computes anything.
+_check_backend()
 
 from kerasrl_pg import baselines, callbacks, envs, estimators, heads, models, ops, presets, rollouts, serving  # noqa: E402
 from kerasrl_pg.agents import (  # noqa: E402

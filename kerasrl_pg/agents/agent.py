@@ -802,7 +802,7 @@ class Agent(keras.Model, metaclass=_AgentType):
         """
         if x is None or self._runtime.validation is None:  # Else Keras asks, in `fit`.
             unknown = {**kwargs, **({} if x is None else {"x": x}), **({} if callbacks is None else {"callbacks": 0})}
-            known = ["env", "episodes", "deterministic", "seed", "num_envs"]
+            known = ["env", "episodes", "deterministic", "seed", "num_envs", "max_steps"]
             refuse_unknown("evaluate", known, unknown, {"n_envs": "It is `num_envs`."})
         if x is not None:
             vector_env, _, episodes, max_steps = self._runtime.validation
@@ -877,12 +877,10 @@ class Agent(keras.Model, metaclass=_AgentType):
         return super().predict(x, *args, **kwargs)
 
     def _is_batch(self, observations):
-        spec = self._runtime.spec
         try:
-            flat = spec.flatten(observations)
+            return self._runtime.spec.batch_size(observations, _given) is not None
         except (KeyError, TypeError, IndexError):  # Not nested as the space, but as Keras's model takes it.
             return True
-        return spec.is_batch(flat)
 
     def train_on_batch(self, *args, **kwargs):
         """Refused: an agent trains on rollouts of its own policy, not on data."""
@@ -1071,18 +1069,19 @@ class Agent(keras.Model, metaclass=_AgentType):
 
     def set_weights(self, weights):
         """Keras's `set_weights`; while a fit runs it leaves the counters and the random state alone."""
-        kept = self._spent()
+        # At its beginning, too: a warm start is no checkpoint of this fit, as those that `load_weights` restores.
+        kept = self._spent(begun=False)
         super().set_weights(weights)
         for variable, value in kept:
             variable.assign(value)
 
-    def _spent(self):
+    def _spent(self, begun=True):
         """Pairs of what counts a running fit, or numbers its random draws, and its value; none before and after.
 
         Were they set back within a fit, it would exceed its budget and draw the same numbers again.
         """
         training = self._runtime.training
-        if training is None or training.progress is None:  # Not begun: a checkpoint may be restored.
+        if training is None or (begun and training.progress is None):  # Not begun: a checkpoint may be restored.
             return []
         return [(v, v.numpy()) for v in (self.random_state, self.iterations, self.env_steps, self.progress)]
 

@@ -4,6 +4,7 @@ import contextlib
 import time
 import warnings
 
+import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import ops
@@ -14,6 +15,7 @@ from kerasrl_pg.envs.compiled import check_contract
 from kerasrl_pg.models.normalization import normalizer_inputs, normalizers
 from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.collect import Collector, check_finite
+from kerasrl_pg.rollouts.rollout import Packing
 
 
 def update(agent, rollout, steps_taken, annealing):
@@ -192,7 +194,7 @@ class HostTraining(Training):
         if agent.reward_scaling is not None:
             agent.reward_carry(vector_env.num_envs).assign(tf.zeros(vector_env.num_envs))
         self._num_envs = vector_env.num_envs
-        self._annealing = tf.constant(budget.annealing(), tf.int64)
+        self._annealing = budget.annealing()
         self._noise = Noise(agent, horizon, vector_env.num_envs)
         self._collector = Collector(
             vector_env,
@@ -204,10 +206,10 @@ class HostTraining(Training):
             agent.episodes_per_env,
             seed,
         )
-        self._update = None
+        self._packing = self._update = None
 
     def is_compiled(self):
-        return "update" in self.agent.programs
+        return any(key[0] == "update" for key in self.agent.programs)
 
     def begin(self, iterations):
         self._iterations = iterations
@@ -215,32 +217,36 @@ class HostTraining(Training):
     def run(self, count):
         sums = {}
         for _ in range(count):
-            rollout = tf.nest.map_structure(tf.constant, self._collector.collect())
-            arguments = rollout, tf.constant(self._collector.steps_taken, tf.int64), self._annealing
-            update, names = self.agent.program("update", self._make_update)
+            rollout = self._collector.collect()
+            if self._packing is None:
+                self._packing = Packing(rollout)
+                self._program, self._names = self.agent.program(("update", self._packing.key), self._make_update)
+            steps = np.array([self._collector.steps_taken, *self._annealing])
+            arguments = tuple(tf.constant(buffer) for buffer in (steps, *self._packing.pack(rollout)))
             if self._update is None:
                 # Concrete, because choosing a function by its arguments costs as much as a small update.
-                self._update = update if self.agent.run_eagerly else update.get_concrete_function(*arguments)
+                program = self._program
+                self._update = program if self.agent.run_eagerly else program.get_concrete_function(*arguments)
                 self._update, (values, numbers) = first_call(self._update, *arguments)
             else:
                 values, numbers = self._update(*arguments)
             *numbers, bad = numbers.numpy().tolist()
             if bad:
-                raise self._undone(bad, names, rollout)
+                raise self._undone(bad, self._names, rollout)
             self._iterations = numbers[0]
-            for name, value in zip(names, values.numpy().tolist(), strict=True):
+            for name, value in zip(self._names, values.numpy().tolist(), strict=True):
                 sums[name] = sums.get(name, 0.0) + value
         return sums, numbers
 
     def _make_update(self):
-        """The update as a function of a rollout giving two vectors, for each hand-over of a scalar to Python costs as
-        much as a small network; and the logs' names, known once it has run."""
-        agent, names = self.agent, []
+        """The update as a function of packed rollouts giving two vectors, for each hand-over of a scalar to Python
+        costs as much as a small network; and the logs' names, known once it has run."""
+        agent, packing, names = self.agent, self._packing, []
         variables = agent.state_variables(self._num_envs)
 
-        def one(rollout, steps_taken, annealing):
+        def one(steps, *buffers):
             def attempt():
-                logs = update(agent, rollout, steps_taken, annealing)
+                logs = update(agent, packing.unpack(buffers), steps[0], steps[1:])
                 names[:] = logs
                 return tf.stack(list(logs.values())), logs.values()
 

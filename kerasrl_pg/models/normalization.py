@@ -83,7 +83,8 @@ class RunningNormalization(_Statistics):
         if _given.get() is not None:
             _given.get().append((self, inputs))
         mean, variance = (tf.cast(statistic.value, tf.float32) for statistic in (self.mean, self.variance))
-        return ops.normalize(inputs, mean, variance, self.clip)
+        # What is beyond float32 only as a square must not divide to nothing.
+        return ops.normalize(inputs, mean, tf.minimum(variance, tf.float32.max), self.clip)
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, "float32")

@@ -98,7 +98,8 @@ def magnitude(x):
     """
     x = tf.convert_to_tensor(x)
     row = tf.reshape(x if x.dtype == tf.float64 else tf.cast(x, tf.float32), [1, -1])
-    return tf.cast(tf.squeeze(row @ tf.fill([row.shape[1], 1], tf.constant(1e-30, row.dtype))), tf.float32)
+    tiny = tf.constant(1e-300 if x.dtype == tf.float64 else 1e-30, row.dtype)
+    return tf.cast(tf.squeeze(row @ tf.fill([row.shape[1], 1], tiny)), tf.float32)
 
 
 def masked_moments(x, valid=None):

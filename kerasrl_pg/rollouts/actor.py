@@ -56,11 +56,11 @@ class Actor:
         else:
             self._function = self._compile()
         self._zeros = np.zeros(num_envs, np.float32)
-        self._steps = 0
+        self._steps, self._place = 0, "rollout"
 
-    def sync(self):
-        """Takes over the policy's present weights, and counts steps from 0."""
-        self._steps = 0
+    def sync(self, place="rollout"):
+        """Takes over the policy's present weights, and counts the steps of a "rollout" or "evaluation" from 0."""
+        self._steps, self._place = 0, place
         if self._interpreter is not None:
             for index, (handle, dtype) in zip(self._weight_indices, self._handles, strict=True):
                 # A third of the time of `variable.numpy()`, which counts where rollouts are short.
@@ -105,8 +105,8 @@ class Actor:
         for spec, array in zip(tf.nest.flatten(self._spec.specs), arrays, strict=False):
             if spec.dtype.is_floating and not np.isfinite(array[row]).all():
                 name = "observations" if self._spec.single else f"observations['{spec.name}']"
-                raise not_finite(name, self._steps, row, array[row])
-        raise not_finite("log_probs", self._steps, row, outputs[1][row])
+                raise not_finite(name, self._steps, row, array[row], self._place)
+        raise not_finite("log_probs", self._steps, row, outputs[1][row], self._place)
 
     def _senseless(self, outputs):
         """The first row whose action must not be sent, or None."""

@@ -206,7 +206,7 @@ def _astray(field, array, valid, low, high):
     return [(t, sentence)]
 
 
-def not_finite(field, step, env, value="a value that is not"):
+def not_finite(field, step, env, value="a value that is not", place="rollout"):
     """The error of a rollout that holds NaN, infinity, or a number beyond float32.
 
     Args:
@@ -214,6 +214,7 @@ def not_finite(field, step, env, value="a value that is not"):
         step: Row of the rollout.
         env: Number of the environment.
         value: What stands there.
+        place: "rollout" or "evaluation".
 
     Returns:
         A `ValueError`, to be raised.
@@ -227,7 +228,7 @@ def not_finite(field, step, env, value="a value that is not"):
     if not isinstance(value, str) and np.isfinite(value).all():
         wanted = "within float32 (3.4e38), in which agents compute"
     return ValueError(
-        f"`{field}` must be {wanted}. Received: {value} from environment {env} in step {step} of the rollout. "
-        f"{remedies.get(field, 'Repair the environment, or bound its observations with a wrapper.')} "
-        "The agent keeps the weights of its last finished update."
+        f"`{field}` must be {wanted}. Received: {value} from environment {env} in step {step} of the {place}. "
+        f"{remedies.get(field, 'Repair the environment, or bound its observations with a wrapper.')}"
+        f"{' The agent keeps the weights of its last finished update.' if place == 'rollout' else ''}"
     )

@@ -115,7 +115,7 @@ def evaluate_policy(agent, vector_env, episodes, deterministic, seed, max_steps=
     """
     n = vector_env.num_envs
     actor = agent.actor(n, deterministic)
-    actor.sync()
+    actor.sync("evaluation")
 
     def noise(chunk):
         return None if deterministic else agent.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()

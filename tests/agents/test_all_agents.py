@@ -325,7 +325,7 @@ class Snapshots(keras.callbacks.Callback):
 )
 def test_an_update_that_is_not_finite_is_undone_and_named(name, mode):
     """Weights, optimizers, statistics, counters and random state: all as after the last finished update."""
-    agent = MAKERS[name](horizon=8, reward_scaling=True)
+    agent = MAKERS[name](horizon=8)
     agent.compile(keras.optimizers.Adam(1e-2), **{"jit_compile": False, **mode})
     snapshots = Snapshots()
     at = 6 if name.startswith("reinforce") else 20  # In the third iteration.
@@ -333,26 +333,6 @@ def test_an_update_that_is_not_finite_is_undone_and_named(name, mode):
         agent.fit(lambda: Explosive(at), epochs=3, steps_per_epoch=2, num_envs=4, callbacks=[snapshots], verbose=0)
     assert len(snapshots.taken) == int(agent.iterations) == 2
     assert same(everything(agent), snapshots.taken[-1])
-    assert all(np.isfinite(value).all() for value in everything(agent))
-
-
-def test_a_statistic_that_is_not_finite_is_undone_too():
-    """An observation whose square float32 does not know: no loss tells of it before the next rollout."""
-
-    class Far(Explosive):
-        observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
-
-        def reset(self, *, seed=None, options=None):
-            super().reset(seed=seed)
-            return np.full(1, 1e30 if self.episodes % 2 else -1e30, np.float32), {}
-
-        def step(self, action):
-            return np.zeros(1, np.float32), 0.0, True, False, {}
-
-    agent = MAKERS["a2c"](networks=pg.Networks((4,), normalize_observations=True))
-    agent.compile(jit_compile=False)
-    with pytest.raises(ValueError, match="variance` of the policy must be finite after an update"):
-        agent.fit(lambda: Far(99), epochs=1, steps_per_epoch=1, num_envs=4, verbose=0)
     assert all(np.isfinite(value).all() for value in everything(agent))
 
 

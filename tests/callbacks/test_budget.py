@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrl_pg.agents.training import anneal
+from kerasrl_pg.agents.training import annealed
 from kerasrl_pg.callbacks import Budget
 
 
@@ -15,8 +15,8 @@ class FakeAgent:
 
     def __init__(self, *rates):
         self._runtime = SimpleNamespace(training=SimpleNamespace(progress=[0, 0]), epoch_is_over=False)
-        self._base_learning_rates = list(rates)
-        self._optimizer_list = [SimpleNamespace(learning_rate=tf.Variable(rate)) for rate in rates]
+        self.anneal_learning_rate = True
+        self._optimizer_list = [SimpleNamespace(learning_rate=keras.Variable(rate)) for rate in rates]
         self.progress = keras.Variable([0, 0], dtype="int64")
         self.stop_training = False
 
@@ -37,8 +37,8 @@ class FakeAgent:
                 epochs[-1].append([])
                 for _ in range(budget.iterations()):
                     self.progress.assign(progress)
-                    anneal(self, tf.constant(budget.annealing(), tf.int64))
-                    rates.append([float(o.learning_rate) for o in self._optimizer_list])
+                    with annealed(self, tf.constant(budget.annealing(), tf.int64)):
+                        rates.append([float(o.learning_rate) for o in self._optimizer_list])
                     epochs[-1][-1].append(steps_taken())
                     progress = [progress[0] + 1, progress[1] + epochs[-1][-1][-1]]
                 self._runtime.training.progress = progress
@@ -179,5 +179,6 @@ def test_the_rate_is_never_negative():
     agent = FakeAgent(0.5)
     for done, expected in ((0, 0.5), (1, 0.0), (2, 0.0)):
         agent.progress.assign([done, 0])
-        anneal(agent, tf.constant([1, 0], tf.int64))
-        assert float(agent._optimizers()[0].learning_rate) == expected
+        with annealed(agent, tf.constant([1, 0], tf.int64)):
+            assert float(agent._optimizers()[0].learning_rate) == expected
+        assert float(agent._optimizers()[0].learning_rate) == 0.5

@@ -86,12 +86,12 @@ class Interrupt(keras.callbacks.Callback):
 @pytest.mark.parametrize("kind, per_execution", [("host", 1), ("host", 3), ("compiled", 1), ("compiled", 3)])
 @pytest.mark.parametrize("budget", [{"total_steps": 330, "epochs": 5}, {"epochs": 5, "steps_per_epoch": 2}])
 def test_a_restored_fit_never_exceeds_its_budget(walk, tmp_path, kind, per_execution, budget):
-    env = walk if kind == "host" else pg.envs.cartpole(num_envs=4)
+    env = walk if kind == "host" else pg.envs.CartPole(num_envs=4)
     agent = tiny()
     agent.compile(jit_compile=False, steps_per_execution=per_execution)
     settings = {"num_envs": 4, "verbose": 0, **budget}
-    points = [("first", 0), ("last", 0), ("last", 4), ("end", 4), ("begin", 3), ("over", 0)]
-    for save_freq in (1, 2, "epoch"):
+    points = [("last", 0), ("last", 4), ("end", 4), ("over", 0)]
+    for save_freq in (1, "epoch"):
         for number, point in enumerate(points):
             folder = tmp_path / f"{save_freq}-{number}"
             spent = int(agent.env_steps)

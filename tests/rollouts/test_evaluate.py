@@ -166,14 +166,14 @@ def test_a_policy_that_is_not_finite_has_no_return_and_no_action_and_no_export(h
     make = bandit(space)
     agent.bind(make().observation_space, space)
     agent.policy.layers[1].kernel.assign(np.full((2, 4), np.nan))
-    sentence = "`log_probs` of the policy must be finite. Received: nan "
+    sentence = "`log_probs`( of the policy)? must be finite. Received: nan "
     for deterministic in (True, False):
         with pytest.raises(ValueError, match=f"{sentence}from environment 0 in step 0 of the evaluation"):
             agent.evaluate(make, episodes=2, deterministic=deterministic)
         with pytest.raises(ValueError, match=f"{sentence}for observation 0 of `act`. Its weights are not"):
             agent.act([0.1, 0.2], deterministic)
     for verify in (True, False):
-        with pytest.raises(ValueError, match=f"{sentence}for an observation of zeros"):
+        with pytest.raises(ValueError, match="The policy's weights must be finite to be exported"):
             agent.export(tmp_path / "1", verify)
     assert not (tmp_path / "1").exists()
 
