@@ -235,9 +235,9 @@ def exported(agents, tmp_path_factory):
 def run_verify(exported, tmp_path, monkeypatch):
     """Function of an agent's name and the actions to expect, which runs `verify.main` in this process."""
 
-    def run(name, expected):
+    def run(name, expected, **more):
         folder, x, _ = exported[name]
-        np.savez(tmp_path / "check.npz", input_observation=x, expected=expected)
+        np.savez(tmp_path / "check.npz", input_observation=x, expected=expected, **more)
         monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
         verify.main(folder, str(tmp_path / "check.npz"))
 
@@ -276,6 +276,45 @@ def test_verify_refuses_wrong_actions(exported, run_verify):
         run_verify("pendulum", continuous.astype(float))
     with pytest.raises(SystemExit, match=r"Expected actions float32\(64,\), received float32\(64, 1\)"):
         run_verify("pendulum", continuous[:, 0])
+
+
+def test_verify_refuses_what_differs_for_extreme_observations_only(exported, run_verify):
+    actions = exported["pendulum"][2]
+    run_verify("pendulum", actions, mild=32)
+    changed = actions.copy()
+    changed[32:] += np.float32(0.01)
+    with pytest.raises(SystemExit, match=r"50.0% of the actions differ"):
+        run_verify("pendulum", changed, mild=32)
+
+
+def test_extreme_observations_are_tried():
+    x = {"robot": np.float32([[1.0, -2.0], [3e38, 0.0]]), "goal": np.int32([1, 2])}
+    more = export._enlarged(x)
+    assert len(more["robot"]) == len(more["goal"]) == 2 * (1 + len(export.EXTREMES))
+    assert np.isfinite(more["robot"]).all()
+    assert more["robot"].min() < -1e8 and more["robot"].max() > 1e8
+    assert set(more["goal"].tolist()) == {1, 2}
+
+
+def test_a_policy_that_is_not_finite_is_not_exported(tmp_path):
+    agent = make_agent("cartpole")
+    kernel = agent.policy.trainable_variables[0]
+    kernel.assign(np.full(kernel.shape, np.nan))
+    with pytest.raises(ValueError, match="must be finite to be exported. Received: NaN or infinity in .*kernel"):
+        agent.export(tmp_path / "1")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("space", [S.Discrete(3, dtype=np.int32), S.Box(-0.1, 0.3, (2,), np.float16)], ids=str)
+def test_exports_and_act_give_the_spaces_dtype(tmp_path, space):
+    agent = pg.REINFORCE(networks=pg.Networks(hidden_units=()), seed=0)
+    agent.bind(SPACES["pendulum"][0], space)
+    x = sample_observations(agent, 3)
+    assert agent.act(x).dtype == space.dtype
+    assert space.contains(agent.act(x[0]))
+    agent.export(tmp_path / "1", verify=False)
+    lines = [line.split() for line in describe_signatures(tmp_path / "1").splitlines()]
+    assert {line[4] for line in lines if line[1:3] == ["output", "action"]} == {space.dtype.name}
 
 
 def test_sampling_observations_leaves_the_environments_space_alone(agents):
