@@ -22,6 +22,7 @@ import platform
 import shutil
 import tempfile
 import time
+import weakref
 import zlib
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +35,8 @@ NOTES = "checksums"
 TEMPORARY = ".tmp"  # TensorFlow's ending, too.
 
 _folder = None  # Where this process's programs are kept.
-_mended = {}  # Programs that could not be read, and what replaces them.
+_mended = weakref.WeakKeyDictionary()  # Programs that could not be read, and what replaces them.
+_known = weakref.WeakSet()  # Programs that have been called, whose file is noted.
 
 
 def enable(environ=os.environ):
@@ -162,6 +164,8 @@ def first_call(program, *arguments):
     1
     """
     program = _mended.get(program, program)
+    if program in _known:
+        return program, program(*arguments)
     with _quiet():
         try:
             result = program(*arguments)
@@ -185,6 +189,7 @@ def first_call(program, *arguments):
     if _folder is not None:
         with contextlib.suppress(OSError):  # What is not noted now, the next process notes.
             check(_folder, note=READ_ONLY not in os.environ["TF_XLA_FLAGS"])
+    _known.add(program)
     return program, result
 
 

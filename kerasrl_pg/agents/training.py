@@ -322,7 +322,7 @@ class CompiledTraining(Training):
                 logs = update(agent, rollout, tf.cast(rows * self._env.num_envs, tf.int64), annealing)
                 names[:] = logs
                 values = tf.pad(tf.stack(list(logs.values())), [[0, self.most_logs - len(logs)]])
-                return (after, values), [compiled.magnitude(rollout), *logs.values()]
+                return (after, values), [compiled.magnitudes(rollout), *logs.values()]
 
             (after, values), bad = undo_unless_finite(attempt, variables)
             return tf.nest.map_structure(lambda new, old: tf.where(bad == 0, new, old), after, players), values, bad

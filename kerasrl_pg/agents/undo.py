@@ -1,5 +1,6 @@
 """One way of undoing an update that leaves a weight, or anything else that goes on, infinite or NaN."""
 
+import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import ops
@@ -34,8 +35,10 @@ def undo_unless_finite(update, variables):
     old = [tf.identity(variable) for variable in variables]
     result, witnesses = update()
     judged = [*witnesses, *(variable for variable in variables if variable.dtype.is_floating)]
-    finite = tf.stack([tf.math.is_finite(ops.magnitude(tensor)) for tensor in judged])
-    stands = tf.reduce_all(finite)
+    parts = [tf.reshape(ops.magnitudes(tensor), [-1]) for tensor in judged]
+    places = np.repeat(np.arange(1, len(parts) + 1, dtype="int32"), [part.shape[0] for part in parts])
+    first = tf.reduce_min(tf.where(tf.math.is_finite(tf.concat(parts, 0)), len(parts) + 1, places))
+    stands = first > len(parts)
     for variable, value in zip(variables, old, strict=True):
         variable.assign(tf.where(stands, variable, value))
-    return result, tf.where(stands, 0, 1 + tf.argmin(tf.cast(finite, tf.int32), output_type=tf.int32))
+    return result, tf.where(stands, 0, first)

@@ -30,7 +30,7 @@ from kerasrl_pg.ops.returns import (
 from kerasrl_pg.ops.shapes import (
     check_same_shape,
     flatten_time,
-    magnitude,
+    magnitudes,
     masked_mean,
     masked_moments,
     standardize,
@@ -80,7 +80,7 @@ __all__ = [
     "kl_k2",
     "kl_k3",
     "kl_penalized_objective",
-    "magnitude",
+    "magnitudes",
     "masked_mean",
     "masked_moments",
     "merge_moments",

@@ -81,25 +81,25 @@ def masked_mean(x, valid=None):
     return tf.math.divide_no_nan(total, tf.reduce_sum(tf.cast(valid, x.dtype)))
 
 
-def magnitude(x):
-    """A number that is finite where all of x is, and NaN or infinite where something is not.
+def magnitudes(x):
+    """Numbers that are finite where all of x is, one or more of them NaN or infinite where something is not.
 
-    A product with something tiny, which a NaN or an infinity survives and no sum of finite numbers exceeds, because
-    XLA on a CPU reduces a test of each entry one at a time.
+    Sums over the leading axes of products with something tiny, which a NaN or an infinity survives and no sum of
+    finite numbers exceeds: XLA on a CPU adds rows to rows many numbers at a time, but tests each entry by itself.
 
     Args:
-        x: float tensor of any known shape.
+        x: float tensor of any known shape, not empty.
 
     Returns:
-        float32 scalar; only whether it is finite has a meaning.
+        float32 tensor, the size of x's last axis; only whether its entries are finite has a meaning.
 
-    >>> [bool(tf.math.is_finite(magnitude([3e38, x]))) for x in (3e38, float("nan"), float("inf"))]
+    >>> [bool(tf.reduce_all(tf.math.is_finite(magnitudes([[3e38, x]])))) for x in (3e38, float("nan"), float("inf"))]
     [True, False, False]
     """
     x = tf.convert_to_tensor(x)
-    row = tf.reshape(x if x.dtype == tf.float64 else tf.cast(x, tf.float32), [1, -1])
-    tiny = tf.constant(1e-300 if x.dtype == tf.float64 else 1e-30, row.dtype)
-    return tf.cast(tf.squeeze(row @ tf.fill([row.shape[1], 1], tiny)), tf.float32)
+    x = tf.reshape(x if x.dtype == tf.float64 else tf.cast(x, tf.float32), [-1, *x.shape[-1:]])
+    tiny = tf.constant(1e-300 if x.dtype == tf.float64 else 1e-30, x.dtype)
+    return tf.cast(tf.reduce_sum(x * tiny, 0) if x.shape.rank == 2 else x * tiny, tf.float32)
 
 
 def masked_moments(x, valid=None):

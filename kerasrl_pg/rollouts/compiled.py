@@ -169,16 +169,16 @@ def means(players):
     count = int(players.count)
     if count == 0:
         return {"episode_return": float("nan"), "episode_length": float("nan")}
-    returns, lengths = players.finished[:count].numpy().mean(0, dtype="float64").tolist()
+    returns, lengths = players.finished.numpy()[:count].mean(0, dtype="float64").tolist()
     return {"episode_return": returns, "episode_length": lengths}
 
 
-def magnitude(rollout):
-    """A number that is finite where the observations, rewards and log-probabilities of all valid rows are."""
+def magnitudes(rollout):
+    """Numbers that are finite where the observations, rewards and log-probabilities of all valid rows are; a vector."""
     fields = rollout.observations, rollout.log_probs, rollout.rewards, rollout.next_observations
-    total = tf.constant(0.0)
+    parts = []
     for leaf in tf.nest.flatten(fields):
         if leaf.dtype.is_floating:
             valid = tf.reshape(rollout.valid, [*rollout.valid.shape, *[1] * (leaf.shape.rank - 2)])
-            total += ops.magnitude(tf.where(valid, leaf, 0.0))
-    return total
+            parts.append(ops.magnitudes(tf.where(valid, leaf, 0.0)))
+    return tf.concat(parts, 0)

@@ -145,3 +145,18 @@ def test_moments_in_float64():
     assert mean.dtype == variance.dtype == count.dtype == tf.float64
     np.testing.assert_allclose(mean, x[valid].mean(0), rtol=1e-14)
     np.testing.assert_allclose(variance, x[valid].var(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("shape", [(), (3,), (4, 1), (5, 7), (2, 3, 4)])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_magnitudes_are_finite_where_all_is(dtype, shape, jit_compile):
+    magnitudes = tf.function(ops.magnitudes, autograph=False, jit_compile=jit_compile)
+    largest = np.full(shape, tf.as_dtype(dtype).max.astype("float64"))
+    for sign in (-1.0, 1.0):
+        assert np.isfinite(magnitudes(tf.constant(sign * largest, dtype))).all()
+    for bad in (np.nan, np.inf, -np.inf):
+        for place in np.ndindex(shape):
+            broken = largest.copy()
+            broken[place] = bad
+            assert not np.isfinite(magnitudes(tf.constant(broken, dtype))).all()
