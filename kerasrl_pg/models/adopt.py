@@ -1,7 +1,5 @@
 """Taking in a policy and a critic, built here or the user's own: what they must be, and their heads."""
 
-from typing import NamedTuple
-
 import gymnasium as gym
 import keras
 import numpy as np
@@ -9,25 +7,8 @@ import tensorflow as tf
 
 from kerasrl_pg.heads import Head, ValueHead
 from kerasrl_pg.heads.head import dtype_of
+from kerasrl_pg.models.actor_critic import ActorCritic, regularized
 from kerasrl_pg.models.normalization import normalizer_inputs, normalizers
-
-
-class ActorCritic(NamedTuple):
-    """A policy and a critic that fit an environment.
-
-    Args:
-        policy: Keras model, observations [B, ...] to a distribution over raw actions.
-        critic: Keras model, observations [B, ...] to a distribution over returns, or None.
-        shared: The one model behind both, with outputs "policy" and "value", or None.
-        head: The policy's `Head`.
-        critic_head: The critic's `ValueHead`, or None.
-    """
-
-    policy: keras.Model
-    critic: keras.Model | None
-    shared: keras.Model | None
-    head: Head
-    critic_head: ValueHead | None
 
 
 def adopt(policy, critic, spec, action_space, needs_critic=True):
@@ -90,12 +71,7 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
             f"Received: {action!r} from its head {head!r}. "
             "Take heads.default_head(action_space), or another head made by its from_space(action_space)."
         )
-    return ActorCritic(policy, critic, shared, head, critic_head)
-
-
-def regularized(variables):
-    """Those of the Keras variables that have a regularizer."""
-    return [v for v in variables if getattr(v, "regularizer", None) is not None]
+    return ActorCritic(policy, critic, shared, head, critic_head, spec, spec.space, action_space)
 
 
 def _check_apart(policy, critic):

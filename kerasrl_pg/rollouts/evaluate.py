@@ -107,21 +107,25 @@ def check_policy(log_probs, env_actions, where):
             )
 
 
-def evaluate_policy(agent, vector_env, episodes, deterministic, seed, max_steps=None):
-    """Plays episodes with an agent's present weights and sums them up; see `Agent.evaluate`.
+def evaluate_policy(networks, actor, vector_env, episodes, deterministic, seed, max_steps=None):
+    """Plays episodes with a policy's present weights and sums them up; see `Agent.evaluate`.
+
+    Args:
+        networks: The `ActorCritic`.
+        actor: Its `Actor` for the environments of `vector_env`.
+        vector_env, episodes, deterministic, seed, max_steps: Of `Agent.evaluate`.
 
     Where an episode does not end within `max_steps`, the returns are unknown: NaN, with a warning and no error, which
     would cost a fit that only looks at its policy.
     """
     n = vector_env.num_envs
-    actor = agent.actor(n, deterministic)
     actor.sync("evaluation")
 
     def noise(chunk):
-        return None if deterministic else agent.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()
+        return None if deterministic else networks.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()
 
     try:
-        returns, lengths = play_episodes(vector_env, agent.observation_spec, actor, noise, episodes, seed, max_steps)
+        returns, lengths = play_episodes(vector_env, networks.spec, actor, noise, episodes, seed, max_steps)
     except Endless as error:
         warnings.warn(f"The returns of this evaluation are unknown, NaN. {error}", stacklevel=3)
         returns = lengths = [np.nan]
