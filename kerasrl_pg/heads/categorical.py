@@ -43,7 +43,7 @@ def gumbel_max(logits, uniform):
 
 
 def without(logits, allowed):
-    """Logits of what is allowed, the greatest of them 0, and `ABSENT` for all else.
+    """Logits of what is allowed, the greatest of them 0 and the others no less than `ABSENT`, which all else has.
 
     Args:
         logits: [..., n]. Gradients flow into those that are allowed, and are 0 elsewhere.
@@ -55,9 +55,9 @@ def without(logits, allowed):
     >>> without(tf.constant([1.0, 2.0, 3.0]), [True, True, False]).numpy()
     array([-1.e+00,  0.e+00, -1.e+09], dtype=float32)
     """
-    # Else a choice that exists could lie below `ABSENT`.
+    # Else all that is allowed could lie below `ABSENT`; and differences of float32's largest numbers are infinite.
     largest = tf.reduce_max(tf.where(allowed, logits, -math.inf), axis=-1, keepdims=True)
-    return tf.where(allowed, logits - tf.stop_gradient(largest), ABSENT)
+    return tf.where(allowed, tf.maximum(logits - tf.stop_gradient(largest), ABSENT), ABSENT)
 
 
 def read_choices(mask, size, name="action_mask"):

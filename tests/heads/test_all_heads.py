@@ -323,39 +323,9 @@ def test_gradients_stay_finite_at_extremes(name, level):
         assert np.isfinite(tape.gradient(output, parameters)).all()
 
 
-def litert(function, *arguments):
-    """The function's results from a LiteRT program of builtin operations only."""
-    return litert_program(function)(*arguments)
-
-
-def litert_program(function):
-    """The function as a LiteRT program of builtin operations only, converted at its first call."""
-    interpreters = []
-
-    def convert(arguments):
-        signature = [tf.TensorSpec(a.shape, a.dtype, name=f"x{i}") for i, a in enumerate(arguments)]
-        concrete = tf.function(function, input_signature=signature).get_concrete_function()
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        interpreters.append(tf.lite.Interpreter(model_content=converter.convert()))
-        interpreters[0].allocate_tensors()
-
-    def call(*arguments):
-        if not interpreters:
-            convert(arguments)
-        interpreter = interpreters[0]
-        inputs = {detail["name"]: detail["index"] for detail in interpreter.get_input_details()}
-        for i, argument in enumerate(arguments):
-            interpreter.set_tensor(inputs[f"x{i}"], argument)
-        interpreter.invoke()
-        return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]
-
-    return call
-
-
 @pytest.mark.filterwarnings("ignore")  # tf.lite announces its successor
 @all_heads
-def test_litert_with_builtins_only(name):
+def test_litert_with_builtins_only(name, litert_program):
     head = make(name)
     x, noise = features(6), head.noise([3, 4], (6,)).numpy()
     head.parameters(x)
@@ -371,7 +341,7 @@ def test_litert_with_builtins_only(name):
         return [tf.identity(x) for x in tf.nest.flatten([floats, log_prob, policy.mode(), head.to_env(raw)])]
 
     expected = act(x, noise, *weights)
-    outputs = litert(act, x, noise, *weights)
+    outputs = litert_program(act)(x, noise, *weights)
 
     def order(values):
         return sorted(values, key=lambda v: (v.ndim, str(v.dtype), float(np.sum(v))))
@@ -383,7 +353,7 @@ def test_litert_with_builtins_only(name):
 
 @pytest.mark.filterwarnings("ignore")  # tf.lite announces its successor
 @one_of_each
-def test_litert_and_graphs_act_as_the_policy_at_any_size_of_its_parameters(name):
+def test_litert_and_graphs_act_as_the_policy_at_any_size_of_its_parameters(name, litert_program):
     head = make(name)
     size = head.parameters(features(1)).shape[-1]
     noise = head.noise([3, 4], (6,)).numpy()
