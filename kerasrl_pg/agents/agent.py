@@ -95,6 +95,7 @@ class Agent(Trainer):
         **unknown,
     ):
         super().__init__(name=name)
+        vars(self).pop("loss", None)  # Keras's own, which is none, and would hide the method's.
         check_known(Agent, type(self), unknown)
         check_flag("reward_scaling", reward_scaling)
         check_networks(policy, critic, networks)

@@ -4,7 +4,6 @@ import tensorflow as tf
 
 from kerasrl_pg import ops
 
-
 MOST_LOGS = 64  # A loop's variables have shapes before the names of the logs are known; ours.
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.conservative import check_trainable
-from kerasrl_pg.agents.divergence import check_kl_estimator, check_policy_kl, divergence
+from kerasrl_pg.agents.divergence import check_kl_estimator, check_policy_kl, divergence, of_rows, rows_of
 from kerasrl_pg.agents.minibatches import check_minibatch_size
 from kerasrl_pg.checks import check_flag, check_number, check_standardizable, check_whole
 from kerasrl_pg.ops.trust_region import PENALTY_BOUNDS
@@ -115,15 +115,15 @@ class PPOPenalty(Agent):
         check_trainable(policy=self.policy)
 
     def samples(self, rollout):
-        """The rows of a rollout, with the parameters of π_old as their `old`."""
+        """The rows of a rollout, with those of π_old as their `old`."""
         samples = super().samples(rollout)
-        return samples._replace(old=self.actor_critic.parameters(samples.inputs))
+        return samples._replace(old=rows_of(self.actor_critic.distribution(samples.inputs), self.head))
 
     def loss(self, samples):
         """The class's step 3 on the `Samples` of a minibatch."""
         distribution, value_distribution = self.forward(samples.inputs)
         ratio = ops.importance_ratio(distribution.log_prob(samples.actions), samples.old_log_probs)
-        kl = self.divergence(self.head.distribution(samples.old), distribution, samples.actions)
+        kl = self.divergence(of_rows(samples.old, self.head), distribution, samples.actions)
         objective = ops.kl_penalized_objective(ratio, samples.advantages, kl, self.penalty.value)
         critic_loss = ops.masked_mean(self.critic_head.loss(value_distribution, samples.returns), samples.valid)
         entropy = ops.masked_mean(distribution.entropy(), samples.valid)
@@ -147,7 +147,7 @@ class PPOPenalty(Agent):
 
     def mean_kl(self, samples):
         """δ_KL: KL(π_old || π) with the policy as it stands, mean over the rollout."""
-        old, new = self.head.distribution(samples.old), self.actor_critic.distribution(samples.inputs)
+        old, new = of_rows(samples.old, self.head), self.actor_critic.distribution(samples.inputs)
         return ops.masked_mean(self.divergence(old, new, samples.actions), samples.valid)
 
     def divergence(self, old, new, actions):

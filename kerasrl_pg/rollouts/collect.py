@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.envs.vector import Stepper
-from kerasrl_pg.rollouts.rollout import Rollout
+from kerasrl_pg.rollouts.records import Inputs, Rollout
 
 
 class EpisodeStatistics:
@@ -60,8 +60,7 @@ class Collector:
 
     Args:
         env: A `VectorEnv`.
-        spec: The `ObservationSpec`.
-        head: The policy's head.
+        networks: The `ActorCritic`.
         actor: An `Actor` for N environments.
         draw_noise: Function without arguments giving noise [T, N, ...] for a whole rollout.
         horizon: T.
@@ -72,10 +71,10 @@ class Collector:
         steps_taken: Environment steps of the last rollout, those of environments that waited for others included.
     """
 
-    def __init__(self, env, spec, head, actor, draw_noise, horizon, episodes=None, seed=None):
-        self._stepper = Stepper(env, spec)
-        self._spec = spec
-        self._head = head
+    def __init__(self, env, networks, actor, draw_noise, horizon, episodes=None, seed=None):
+        self._stepper = Stepper(env, networks.spec)
+        self._spec = networks.spec
+        self._head = networks.head
         self._actor = actor
         self._draw_noise = draw_noise
         self._horizon = horizon
@@ -105,13 +104,13 @@ class Collector:
         self._actor.sync()
         noise = self._draw_noise()
         rollout = Rollout(
-            observations=spec.empty(horizon, n),
+            inputs=Inputs(spec.empty(horizon, n)),
             actions=np.zeros((horizon, n, *head.action_shape), tf.as_dtype(head.action_dtype).as_numpy_dtype),
             log_probs=np.zeros((horizon, n), np.float32),
             rewards=np.zeros((horizon, n)),  # as given, until they have been judged
             terminated=np.zeros((horizon, n), bool),
             truncated=np.zeros((horizon, n), bool),
-            next_observations=spec.empty(horizon, n),
+            next_inputs=Inputs(spec.empty(horizon, n)),
             valid=np.zeros((horizon, n), bool),
         )
         # Rows lost to environments' own resets: noise belongs to an environment's k-th transition, not to the row.
@@ -120,7 +119,7 @@ class Collector:
         episodes_left = np.full(n, self._episodes or 0)
         self.steps_taken = 0
         for t in range(horizon):
-            observations = spec.map(lambda _, storage, t=t: storage[t], rollout.observations)
+            observations = spec.map(lambda _, storage, t=t: storage[t], rollout.inputs.observations)
             spec.map(_store, observations, self._observations)
             actions, log_probs, env_actions = self._actor(
                 observations, noise[t] if lag is None else noise[t - lag, columns]
@@ -131,7 +130,7 @@ class Collector:
             rollout.rewards[t] = step.rewards
             rollout.terminated[t] = step.terminated
             rollout.truncated[t] = step.truncated
-            next_observations = spec.map(lambda _, storage, t=t: storage[t], rollout.next_observations)
+            next_observations = spec.map(lambda _, storage, t=t: storage[t], rollout.next_inputs.observations)
             spec.map(_store, next_observations, step.next_observations)
             self._observations = step.observations
             valid = step.valid
@@ -169,8 +168,13 @@ def check_finite(rollout, spec):
             these, the first observation that is no choice of a discrete space.
     """
     fields, astray = {}, []
-    for field in ("observations", "log_probs", "rewards", "next_observations"):
-        value = getattr(rollout, field)
+    facts = {
+        "observations": rollout.inputs.observations,
+        "log_probs": rollout.log_probs,
+        "rewards": rollout.rewards,
+        "next_observations": rollout.next_inputs.observations,
+    }
+    for field, value in facts.items():
         leaves = {f"{field}['{k}']": v for k, v in value.items()} if isinstance(value, dict) else {field: value}
         if field.endswith("observations"):
             for leaf, name in zip(leaves, spec.specs if isinstance(value, dict) else ["observation"], strict=True):

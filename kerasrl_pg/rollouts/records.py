@@ -60,7 +60,7 @@ class Samples(NamedTuple):
         advantages: float32 [B].
         returns: float32 [B], what the critic regresses on.
         valid: bool [B]; other rows must not count.
-        old: float32 [B, P], the parameters from which the head makes π_old, where a method asks for them.
+        old: π_old itself, or what its head has of each row, as a method keeps it.
         trajectories: float32 scalar, how many trajectories the rows are of, where a method asks for it.
     """
 

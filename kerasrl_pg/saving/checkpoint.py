@@ -89,11 +89,12 @@ def write(path, save, suffix, **kwargs):
     Path(path).write_bytes(file.getbuffer())
 
 
-def load_weights(agent, filepath, load, strict):
+def load_weights(agent, episodes, filepath, load, strict):
     """Loads a weights file, or leaves everything as it was; see the agent's `load_weights`.
 
     Args:
-        agent: Has `spaces`, None in them before it is built, `bind`, `likeness`, `weights_content` and `episodes`.
+        agent: Has `spaces`, None in them before it is built, `bind`, `likeness` and `weights_content`.
+        episodes: Its `Episodes`.
         filepath: A `.weights.h5` or `.keras` file.
         load: Keras's `load_weights` of the agent, of a file-like object.
         strict: Whether everything must fit.
@@ -110,7 +111,7 @@ def load_weights(agent, filepath, load, strict):
     elif file.spaces is not None and strict:
         check_same_space("filepath", agent.spaces[0], file.spaces[0])
         check_same_space("filepath", agent.spaces[1], file.spaces[1], bounds=True)
-    before, kept = likeness.weights_content(), agent.episodes.kept
+    before, kept = likeness.weights_content(), episodes.kept
     if strict:
         check_same_weights(filepath, file.weights, weights_of(before, filepath))
     if likeness is not agent:
@@ -120,5 +121,5 @@ def load_weights(agent, filepath, load, strict):
         load(InMemory(".weights.h5", file.content))
     except BaseException:
         load(InMemory(".weights.h5", before))
-        agent.episodes.kept = kept
+        episodes.kept = kept
         raise

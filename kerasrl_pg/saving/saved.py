@@ -85,7 +85,7 @@ class Saved(Configured):
         """
         load = super().load_weights
         checkpoint.load_weights(
-            self, filepath, lambda file: load(file, skip_mismatch, **kwargs), strict=not (skip_mismatch or kwargs)
+            self, self._rooms.episodes, filepath, lambda file: load(file, skip_mismatch, **kwargs), strict=not (skip_mismatch or kwargs)
         )
 
     def likeness(self):
@@ -116,18 +116,18 @@ class Saved(Configured):
         super().save_own_variables(store)
         if self.spaces[0] is not None:
             store["spaces"] = checkpoint.spaces_text(self.spaces)
-        self.episodes.save(store, self._rooms.reward_carries)
+        self._rooms.episodes.save(store, self._rooms.reward_carries)
 
     def load_own_variables(self, store):
         """Keras's hook: the agent's own weights and the compiled episodes; `load_weights` has read the spaces."""
         kept = self._spent()
-        before = self.episodes.kept
-        self.episodes.load(store)
+        before = self._rooms.episodes.kept
+        self._rooms.episodes.load(store)
         super().load_own_variables({name: store[name] for name in list(store.keys()) if name.isdigit()})
         for variable, value in kept:
             variable.assign(value)
         if kept:  # The fit goes on with the episodes it is in.
-            self.episodes.kept = before
+            self._rooms.episodes.kept = before
 
     def export(self, filepath, verify=True):
         """Exports the policy as a SavedModel for TensorFlow Serving, which needs neither this library nor TFP.

@@ -90,10 +90,9 @@ class Acting(refusals.Refusals, Saved):
         networks = self.actor_critic
         return (None, None) if networks is None else (networks.observation_space, networks.action_space)
 
-    @property
-    def episodes(self):
-        """Where the episodes of a compiled environment stand, for the next fit and for files."""
-        return self._rooms.episodes
+    def forget_episodes(self):
+        """Lets the next fit on a compiled environment start with new episodes."""
+        self._rooms.episodes.kept = None
 
     def call(self, observations):
         """The policy's distribution for observations [B, ...]."""

@@ -33,6 +33,11 @@ class CompiledTraining:
         self._keep = keep
         self._annealing = tf.constant(annealing, tf.int64)
 
+    @property
+    def key(self):
+        """What its programs' keys begin with."""
+        return ("iterations", self._env, self._horizon)
+
     def begin(self, iterations):
         """Gets ready, with the agent as it is at the first iteration."""
         self._players = self._first_players()
@@ -40,7 +45,7 @@ class CompiledTraining:
 
     def run(self, count):
         """Runs `count` iterations; returns the sums of their logs, and `Counters.numbers`, as Python numbers."""
-        function, names = self._program(("iterations", self._env, self._horizon), self._make)
+        function, names = self._program(self.key, self._make)
         arguments = self._players, tf.constant(count), self._annealing
         if self._run is None:
             concrete = getattr(function, "get_concrete_function", lambda *_: function)
@@ -63,7 +68,7 @@ class CompiledTraining:
         def iterate(players, annealing):
             def attempt():
                 rollout, after, rows = self._collect(players)
-                logs = iteration.update(rollout, tf.cast(rows * num_envs, tf.int64), annealing)
+                logs = iteration.learn(rollout, tf.cast(rows * num_envs, tf.int64), annealing)
                 names[:] = logs
                 values = tf.pad(tf.stack(list(logs.values())), [[0, self.most_logs - len(logs)]])
                 return (after, values), [compiled.magnitudes(rollout), *logs.values()]

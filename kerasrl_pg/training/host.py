@@ -26,6 +26,11 @@ class HostTraining:
         self._annealing = annealing
         self._update = self._packing = None
 
+    @property
+    def key(self):
+        """What its programs' keys begin with."""
+        return ("update",)
+
     def begin(self, iterations):
         """Gets ready, with the agent as it is at the first iteration, its `iterations`-th."""
         self._noise.iteration = iterations
@@ -35,13 +40,13 @@ class HostTraining:
         sums = {}
         for _ in range(count):
             rollout = self._collector.collect()
-            values, numbers = self.learn(rollout, self._collector.steps_taken)
+            values, numbers = self.train_on(rollout, self._collector.steps_taken)
             self._noise.iteration = numbers[0]
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
         return sums, numbers
 
-    def learn(self, rollout, steps_taken):
+    def train_on(self, rollout, steps_taken):
         """One update; returns its logs, and `Counters.numbers`, as Python numbers.
 
         Args:
@@ -53,7 +58,7 @@ class HostTraining:
         """
         if self._packing is None:
             self._packing = Packing(rollout)
-            self._function, self._names = self._program(("update", self._packing.key), self._make)
+            self._function, self._names = self._program((*self.key, self._packing.key), self._make)
         steps = np.array([steps_taken, *self._annealing])
         arguments = tuple(tf.constant(buffer) for buffer in (steps, *self._packing.pack(rollout)))
         if self._update is None:
@@ -74,7 +79,7 @@ class HostTraining:
 
         def one(steps, *buffers):
             def attempt():
-                logs = iteration.update(packing.unpack(buffers), steps[0], steps[1:])
+                logs = iteration.learn(packing.unpack(buffers), steps[0], steps[1:])
                 names[:] = logs
                 return tf.stack(list(logs.values())), logs.values()
 

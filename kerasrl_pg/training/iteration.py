@@ -1,6 +1,7 @@
 """What an iteration does to an agent's weights, whatever collected the rollout."""
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -51,7 +52,7 @@ class Iteration(NamedTuple):
     counters: Counters
     variables: list
 
-    def update(self, rollout, steps_taken, annealing):
+    def learn(self, rollout, steps_taken, annealing):
         """Learns from a rollout.
 
         Args:

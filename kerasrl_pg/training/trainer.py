@@ -1,15 +1,16 @@
 """The verbs of training: compile and fit. Each hands nouns to the room that does the work."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.callbacks import Budget, FitCallbacks, Progress, as_list
 from kerasrl_pg.checks import check_whole, knows_its_arguments
 from kerasrl_pg.envs.compiled import check_contract
 from kerasrl_pg.rollouts import compiled
+from kerasrl_pg.rollouts.actor import has_convolutions
 from kerasrl_pg.rollouts.collect import Collector
 from kerasrl_pg.rollouts.evaluate import RESULTS
-from kerasrl_pg.rollouts.actor import has_convolutions
 from kerasrl_pg.training import fitting
 from kerasrl_pg.training.acting import Acting
 from kerasrl_pg.training.compiled import CompiledTraining
@@ -58,6 +59,7 @@ class Trainer(Acting):
             raise ValueError("`jit_compile` must not be True with `run_eagerly=True`. Received: both. Choose one.")
         # Keras's own loop counts executions, and knows nothing of what is in them.
         super().compile(optimizer=optimizer, jit_compile=False, run_eagerly=run_eagerly)
+        vars(self).pop("loss", None)  # Keras's own, which is none, and would hide the method's.
         self._rooms.programs.forget()  # They hold the former optimizer.
         if critic_optimizer is None and self.alternates:
             # One optimizer would count the steps of both in its bias corrections, schedule and accumulation.
@@ -207,15 +209,19 @@ class Trainer(Acting):
         self.bind(world.observation_space, world.action_space)
         horizon = self.rollout_horizon(world.env)
         self.check_rollout(horizon, world.num_envs)
-        self.programs.keep_those_of(self.settings_config())
-        if self.reward_scaling is not None:
-            self.reward_scaling.gamma, self.reward_scaling.clip = self.gamma, self.reward_clip
+        self._take_settings()
         if self.anneal_learning_rate and self._unannealed_learning_rates is not None:
             for optimizer, rate in zip(self.optimizers, self._unannealed_learning_rates, strict=True):
                 optimizer.learning_rate = rate
         self._unannealed_learning_rates = None
         whole, executions = self.episodes_per_env is not None, self._iterations_per_execution
         return Budget(horizon * world.num_envs, total_steps, epochs, steps_per_epoch, whole, executions)
+
+    def _take_settings(self):
+        """Lets settings that have changed hold from here on."""
+        self.programs.keep_those_of(self.settings_config())
+        if self.reward_scaling is not None:
+            self.reward_scaling.gamma, self.reward_scaling.clip = self.gamma, self.reward_clip
 
     def _iteration(self, num_envs):
         carry = [] if self.reward_scaling is None else [self.reward_carry(num_envs)]
@@ -236,7 +242,7 @@ class Trainer(Acting):
             check_contract(world.env)
 
             def players():
-                kept = self.episodes.of(world.env, carry) if seed is None else None
+                kept = self._rooms.episodes.of(world.env, carry) if seed is None else None
                 if kept is None and carry is not None:
                     carry.assign(tf.zeros(n))
                 first = self.next_seed() if kept is None and seed is None else tf.constant([seed or 0, 0])
@@ -249,7 +255,7 @@ class Trainer(Acting):
                 self._iteration(n),
                 self.program,
                 players,
-                lambda players: setattr(self.episodes, "kept", (world.env, players)),
+                lambda players: setattr(self._rooms.episodes, "kept", (world.env, players)),
                 budget.annealing(),
             )
         if seed is None:
@@ -260,6 +266,39 @@ class Trainer(Acting):
         actor = self.actor(n, deterministic=False)
         collector = Collector(world.env, networks, actor, noise, horizon, self.episodes_per_env, seed)
         return HostTraining(collector, noise, self._iteration(n), self.program, budget.annealing())
+
+    def train_on(self, rollout):
+        """One update, the same as in `fit`, from a rollout of yours; learning rates are not annealed.
+
+        Args:
+            rollout: A `Rollout` of arrays [T, N, ...], such as a recorded one.
+
+        Returns:
+            The method's logs, as numbers.
+
+        Raises:
+            ValueError: If the agent is not built, the rollout does not suit the settings, or the update had to be
+                undone.
+
+        >>> import gymnasium as gym, numpy as np
+        >>> import kerasrl_pg as pg
+        >>> agent = pg.A2C(seed=0)
+        >>> agent.bind(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2))
+        >>> agent.compile()
+        >>> some, no = np.zeros((5, 1), "float32"), np.zeros((5, 1), bool)
+        >>> inputs = pg.rollouts.Inputs(np.ones((5, 1, 3), "float32"))
+        >>> rollout = pg.rollouts.Rollout(inputs, no.astype("int32"), some, some + 1, no, no, inputs, ~no)
+        >>> sorted(agent.train_on(rollout))
+        ['critic_loss', 'entropy', 'explained_variance', 'loss', 'policy_loss']
+        """
+        self._assert_compile_called("train_on")
+        self._assert_built("train_on")
+        rollout = tf.nest.map_structure(np.asarray, rollout)
+        horizon, num_envs = rollout.rewards.shape
+        self.check_rollout(horizon, num_envs)
+        self._take_settings()
+        learner = HostTraining(None, None, self._iteration(num_envs), self.program, [2**62, 0])
+        return learner.train_on(rollout, int(rollout.valid.sum()))[0]
 
     def _fit(self, budget, callbacks, validation, verbose, initial_epoch, validation_freq):
         """Keras's loop, which asks `train_function` for one execution after the other."""
