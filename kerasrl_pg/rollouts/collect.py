@@ -60,7 +60,8 @@ class Collector:
 
     Args:
         env: A `VectorEnv`.
-        networks: The `ActorCritic`.
+        spec: The `ObservationSpec`.
+        head: The policy's head.
         actor: An `Actor` for N environments.
         draw_noise: Function without arguments giving noise [T, N, ...] for a whole rollout.
         horizon: T.
@@ -71,10 +72,10 @@ class Collector:
         steps_taken: Environment steps of the last rollout, those of environments that waited for others included.
     """
 
-    def __init__(self, env, networks, actor, draw_noise, horizon, episodes=None, seed=None):
-        self._stepper = Stepper(env, networks.spec)
-        self._spec = networks.spec
-        self._head = networks.head
+    def __init__(self, env, spec, head, actor, draw_noise, horizon, episodes=None, seed=None):
+        self._stepper = Stepper(env, spec)
+        self._spec = spec
+        self._head = head
         self._actor = actor
         self._draw_noise = draw_noise
         self._horizon = horizon

@@ -85,7 +85,11 @@ class Saved(Configured):
         """
         load = super().load_weights
         checkpoint.load_weights(
-            self, self._rooms.episodes, filepath, lambda file: load(file, skip_mismatch, **kwargs), strict=not (skip_mismatch or kwargs)
+            self,
+            self._rooms.episodes,
+            filepath,
+            lambda file: load(file, skip_mismatch, **kwargs),
+            strict=not (skip_mismatch or kwargs),
         )
 
     def likeness(self):

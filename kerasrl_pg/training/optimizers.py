@@ -75,9 +75,7 @@ def gradients(tape, loss, moves):
     one = tf.ones_like(loss)
     scales = [optimizer.scale_loss(one) for optimizer, _ in moves]
     values = [[variable.value for variable in variables] for _, variables in moves]
-    found = tape.gradient(
-        loss, values, output_gradients=scales[0], unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
+    found = tape.gradient(loss, values, output_gradients=scales[0], unconnected_gradients=tf.UnconnectedGradients.ZERO)
     scaled = []
     for scale, mine in zip(scales, found, strict=True):
         mine = [tf.cast(g, tf.float32) for g in mine]  # Heads stay float32, and Keras clips one type jointly.

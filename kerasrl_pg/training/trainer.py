@@ -264,7 +264,8 @@ class Trainer(Acting):
             carry.assign(tf.zeros(n))
         noise = Noise(self.noise_program, self.seed, horizon, n)
         actor = self.actor(n, deterministic=False)
-        collector = Collector(world.env, networks, actor, noise, horizon, self.episodes_per_env, seed)
+        spec, head = networks.spec, networks.head
+        collector = Collector(world.env, spec, head, actor, noise, horizon, self.episodes_per_env, seed)
         return HostTraining(collector, noise, self._iteration(n), self.program, budget.annealing())
 
     def train_on(self, rollout):

@@ -96,7 +96,7 @@ def test_learning_rate_scheduler_takes_effect_without_a_new_trace(walk):
     agent.fit(walk, epochs=2, steps_per_epoch=2, num_envs=4, callbacks=[schedule, Freeze()], verbose=0)
     for a, b in zip(before, agent.policy.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert agent.update_function.experimental_get_tracing_count() == 1
+    assert agent.programs.latest.experimental_get_tracing_count() == 1
 
 
 def test_terminate_on_nan_ends_the_fit(walk):
@@ -272,15 +272,15 @@ def test_a_setting_changed_between_fits_takes_effect(walk):
     assert agent.fit(walk, **once).history["kl"][0] > 1e-3
     agent.max_kl = 1e-6
     assert agent.fit(walk, **once).history["kl"][0] < 1e-5
-    (program,) = agent.programs.values()
+    (program,) = agent.programs.made.values()
     agent.fit(walk, **once)
-    assert [program] == list(agent.programs.values())
+    assert [program] == list(agent.programs.made.values())
     agent.estimator = pg.estimators.TD0()
     agent.fit(walk, **once)
-    (second,) = agent.programs.values()
+    (second,) = agent.programs.made.values()
     agent.estimator = pg.estimators.RewardToGo()  # It has no settings either.
     agent.fit(walk, **once)
-    (third,) = agent.programs.values()
+    (third,) = agent.programs.made.values()
     assert len({id(each) for each in (program, second, third)}) == 3
 
 
@@ -611,7 +611,7 @@ def test_no_fit_or_agent_traces_what_another_has(walk, caplog):
             agent.act(0)
             agent.act(0, deterministic=False)
     assert "retracing" not in caplog.text
-    assert len(agent._runtime.noise_programs) == 1
+    assert len(agent._rooms.noise_programs) == 1
 
 
 # What goes wrong around a fit

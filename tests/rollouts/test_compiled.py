@@ -38,7 +38,7 @@ class Pairs(CompiledEnv):
 def policy_for(env):
     agent = pg.A2C(networks=pg.Networks(hidden_units=(4,)), seed=0)
     agent.bind(env.observation_space, env.action_space)
-    return agent.policy, agent.head
+    return agent.actor_critic
 
 
 def naive(env, policy, head, state, returns, lengths, seeds, horizon, episodes):
@@ -90,13 +90,14 @@ def naive(env, policy, head, state, returns, lengths, seeds, horizon, episodes):
 @pytest.mark.parametrize("episodes", [None, 2])
 @pytest.mark.parametrize("env", [Pairs(), CartPole(num_envs=2, max_episode_steps=9)], ids=["pairs", "cartpole"])
 def test_it_equals_a_loop_in_python(env, episodes, jit_compile):
-    policy, head = policy_for(env)
+    networks = policy_for(env)
+    policy, head = networks.policy, networks.head
     players = compiled.start(env, tf.constant([1, 0]))
     horizon = 30
     state, n = players.running.state, env.num_envs
     returns, lengths, finished = [0.0] * n, [0] * n, []
     collect = tf.function(
-        lambda players, seeds: compiled.collect(env, policy, head, players, tf.unstack(seeds), horizon, episodes),
+        lambda players, seeds: compiled.collect(env, networks, players, tf.unstack(seeds), horizon, episodes),
         jit_compile=jit_compile,
         autograph=False,
     )
@@ -146,7 +147,7 @@ def test_no_episode_no_mean():
 @pytest.mark.parametrize("field", ["observations", "log_probs", "rewards", "next_observations"])
 def test_what_is_not_finite_is_seen(field, bad, jit_compile):
     env = CartPole(num_envs=2)
-    rollout, _, _ = compiled.collect(env, *policy_for(env), compiled.start(env, [0, 0]), [[0, 1], [0, 2], [0, 3]], 5)
+    rollout, _, _ = compiled.collect(env, policy_for(env), compiled.start(env, [0, 0]), [[0, 1], [0, 2], [0, 3]], 5)
     is_finite = tf.function(
         lambda rollout: ops.all_finite(compiled.magnitudes(rollout)), jit_compile=jit_compile, autograph=False
     )
