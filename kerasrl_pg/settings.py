@@ -86,6 +86,7 @@ class ConfiguredType(type(keras.Model)):
             if parameter.kind is parameter.VAR_KEYWORD:
                 given.update(given.pop(parameter.name, {}))
         vars(made)["_given"] = given
+        vars(made)["_subclasses_own"] = {*vars(made)} - vars(made).get("_librarys_own", set())
         made.check_settings()
         made._constructed = True
         return made
@@ -100,15 +101,11 @@ class Configured(keras.Model, metaclass=ConfiguredType):
 
     root = None  # The class up to which constructors are asked for their arguments.
 
-    def __init__(self, name=None):
-        super().__init__(name=name)
-        vars(self)["_kerass_own"] = {*vars(self), "_constructed"}
-
     def check_settings(self):
         """Refuses settings that contradict each other; called when all are set, and for each that is changed."""
 
     def settings_changed(self, name):
-        """Called when an attribute of the library's or a subclass's own is set after construction."""
+        """Called when an attribute that a subclass gave itself in its constructor is set after it."""
 
     def __setattr__(self, name, value):
         values = vars(self)
@@ -123,16 +120,20 @@ class Configured(keras.Model, metaclass=ConfiguredType):
                     f"Received: {name}={value!r}."
                 )
         super().__setattr__(name, value)
-        if name not in values["_kerass_own"]:
+        if name in values["_subclasses_own"]:
             self.settings_changed(name)
 
-    def settings_config(self):
-        """All settings, and whatever else it was made with, as plain JSON; `arguments` names what was given."""
+    def settings_values(self):
+        """All `Setting`s as plain JSON."""
+        return {name: serialize(getattr(self, name)) for name in settings(type(self))}
+
+    def settings_config(self, known):
+        """All settings, and whatever else it was made with but the `known`, as plain JSON; `arguments` names all that
+        was given."""
         own = settings(type(self))
-        others = {name: value for name, value in self._given.items() if name not in own}
+        others = {name: value for name, value in self._given.items() if name not in (*own, *known)}
         config = {name: serialize(getattr(self, name, value)) for name, value in others.items()}
-        config.update({name: serialize(getattr(self, name)) for name in own})
-        return {**config, "arguments": list(self._given)}
+        return {**config, **self.settings_values(), "arguments": sorted({*self._given} - {"name"})}
 
     @classmethod
     def from_settings(cls, config, known):
@@ -146,6 +147,7 @@ class Configured(keras.Model, metaclass=ConfiguredType):
         own, given = settings(cls), config.pop("arguments", None)
         if given is None:  # A file of before, which holds every argument.
             return cls(**config)
+        given = [*given, "name"]
         made = cls(**{n: value for n, value in config.items() if n in given or n not in (*own, *known)})
         vars(made)["_constructed"] = False  # All of them first, and then their check.
         for name in own:

@@ -27,6 +27,14 @@ def check_estimator(name, value):
         )
 
 
+def check_action_masks(name, value):
+    """Refuses what names no place of action masks."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(
+            f"`{name}` must be None, 'info', or the name of a leaf of the observations. Received: {name}={value!r}."
+        )
+
+
 class Agent(Trainer):
     """Base of all agents: a Keras model that is fitted on an environment.
 
@@ -58,6 +66,10 @@ class Agent(Trainer):
             `LearningRateScheduler` set it to is what is annealed.
         seed: Whole number: initial weights, actions, minibatches and, unless `fit` gets its own, the environments.
             None draws one from Python's `random`, which `keras.utils.set_random_seed` seeds.
+        action_masks: Where an environment says which actions are allowed: "info" for `info["action_mask"]` of `reset`
+            and `step` (of a compiled environment, `action_masks(state)`), or the name of a leaf of its observations; None
+            for the leaf `action_mask`, if it is one, and else for "info" once an environment gives it there. Masked
+            actions have probability 0, in acting, learning, evaluation and export.
         name: Keras's.
 
     Raises:
@@ -77,6 +89,7 @@ class Agent(Trainer):
     reward_clip = Setting(check_number, 0.0, exclusive=True, optional=True)
     anneal_learning_rate = Setting(check_flag)
     seed = Setting(check_whole, at_least=0, at_most=2**31 - 1)
+    action_masks = Setting(check_action_masks)
 
     def __init__(
         self,
@@ -91,6 +104,7 @@ class Agent(Trainer):
         reward_clip=None,
         anneal_learning_rate=False,
         seed=None,
+        action_masks=None,
         name=None,
         **unknown,
     ):
@@ -105,6 +119,7 @@ class Agent(Trainer):
         self.reward_clip = reward_clip
         self.anneal_learning_rate = anneal_learning_rate
         self.seed = random.randrange(2**31) if seed is None else seed
+        self.action_masks = action_masks
         self._networks = networks or Networks()
         self._own_networks = policy is None
         self.policy, self.critic, self.shared_model = policy, critic, None
@@ -118,6 +133,7 @@ class Agent(Trainer):
         self.iterations, self.env_steps = self._counter("iterations"), self._counter("env_steps")
         self.progress = self._counter("progress", (2,))
         self._rooms.counters = Counters(self.random_state, self.iterations, self.env_steps, self.progress)
+        vars(self)["_librarys_own"] = {*vars(self)}
 
     def _counter(self, name, shape=(), dtype="int64"):
         return self.add_weight(name=name, shape=shape, dtype=dtype, trainable=False, initializer="zeros")
@@ -289,9 +305,24 @@ class Agent(Trainer):
 
         Raises:
             NotImplementedError: If the method has no `loss`.
+
+        >>> import gymnasium as gym, numpy as np
+        >>> import kerasrl_pg as pg
+        >>> agent = pg.A2C(seed=0)
+        >>> agent.bind(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2))
+        >>> agent.compile()
+        >>> some, no = np.zeros((5, 1), "float32"), np.zeros((5, 1), bool)
+        >>> inputs = pg.rollouts.Inputs(np.ones((5, 1, 3), "float32"))
+        >>> rollout = pg.rollouts.Rollout(inputs, no.astype("int32"), some, some + 1, no, no, inputs, ~no)
+        >>> gradients, logs = agent.gradients(rollout)
+        >>> [tuple(g.shape) for g in gradients["networks"]] == [v.shape for v in agent.network_variables]
+        True
         """
-        kept = [(v, tf.identity(v.value)) for v in self.variables]  # Reward scaling learns from what it scales.
-        samples = self.samples(tf.nest.map_structure(tf.convert_to_tensor, rollout))
+        rollout = tf.nest.map_structure(tf.convert_to_tensor, rollout)
+        carry = [] if self.reward_scaling is None else [self.reward_carry(rollout.rewards.shape[1])]
+        # Reward scaling learns from what it scales.
+        kept = [(v, tf.identity(v)) for v in [*(v.value for v in self.variables), *carry]]
+        samples = self.samples(rollout)
         with tf.GradientTape() as tape:
             value, logs = self.loss(samples)
         moves = self.moves()

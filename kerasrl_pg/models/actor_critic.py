@@ -4,12 +4,14 @@ import dataclasses
 
 import gymnasium as gym
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import ops
 from kerasrl_pg.envs.spaces import ObservationSpec
 from kerasrl_pg.heads import Head, ValueHead
 from kerasrl_pg.models.normalization import normalizer_inputs, normalizers
+from kerasrl_pg.rollouts.records import Inputs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,6 +26,7 @@ class ActorCritic:
         critic_head: The critic's `ValueHead`, or None.
         spec: The `ObservationSpec` of the environment.
         observation_space, action_space: Of one environment.
+        mask_key: The leaf of the observations that says which actions are allowed, or None.
     """
 
     policy: keras.Model
@@ -34,6 +37,7 @@ class ActorCritic:
     spec: ObservationSpec
     observation_space: gym.Space
     action_space: gym.Space
+    mask_key: str | None = None
 
     @property
     def models(self):
@@ -61,9 +65,23 @@ class ActorCritic:
         shared = {id(v) for v in self.policy_variables}
         return [v for v in self.critic_variables if id(v) not in shared]
 
+    def inputs(self, observations, masks=()):
+        """`Inputs` [..., ...] of observations, tensors or arrays; masks are taken from them where they hold some."""
+        if self.mask_key is None:
+            return Inputs(observations, masks)
+        masks = observations[self.mask_key] > 0
+        reshape = np.reshape if isinstance(masks, np.ndarray) else tf.reshape
+        leading = masks.shape[: len(masks.shape) - len(self.spec.specs[self.mask_key].shape)]
+        leading = [-1 if size is None else size for size in leading]
+        return Inputs(observations, reshape(masks, [*leading, *self.head.mask_shape]))
+
+    def masked(self, distribution, inputs):
+        """The policy's distribution over what `Inputs` allow."""
+        return distribution if isinstance(inputs.masks, tuple) else self.head.mask(distribution, inputs.masks)
+
     def distribution(self, inputs):
         """The policy's distribution for `Inputs` [B, ...]."""
-        return self.policy(inputs.observations)
+        return self.masked(self.policy(inputs.observations), inputs)
 
     def value_distribution(self, inputs):
         """The critic's distribution over returns for `Inputs` [B, ...]; None without a critic."""
@@ -74,12 +92,12 @@ class ActorCritic:
         second is None without a critic."""
         if self.shared is not None:
             outputs = self.shared(inputs.observations)
-            return outputs["policy"], outputs["value"]
+            return self.masked(outputs["policy"], inputs), outputs["value"]
         return self.distribution(inputs), self.value_distribution(inputs)
 
     def values(self, inputs):
         """V(s) [T, N] of `Inputs` [T, N, ...]; 0 without a critic."""
-        leading = tf.shape(tf.nest.flatten(inputs)[0])[:2]
+        leading = tf.shape(tf.nest.flatten(inputs.observations)[0])[:2]
         if self.critic is None:
             return tf.zeros(leading)
         return tf.reshape(self.value_distribution(ops.flatten_time(inputs)).mean(), leading)

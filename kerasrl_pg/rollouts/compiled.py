@@ -66,7 +66,7 @@ def collect(env, networks, players, seeds, horizon, episodes=None):
 
     def row(running, returns, left, t):
         """One step: what is recorded of it, and what goes on."""
-        inputs = Inputs(running.observations)
+        inputs = networks.inputs(running.observations, masks_of(env, running.state))
         distribution = networks.distribution(inputs)
         actions = head.sample(distribution, action_noise[t])
         following, outcome = advance(env, running, head.to_env(actions), step_noise[t], reset_noise[t])
@@ -116,9 +116,18 @@ def collect(env, networks, players, seeds, horizon, episodes=None):
     distribution = networks.distribution(ops.flatten_time(record["inputs"]))
     log_probs = distribution.log_prob(ops.flatten_time(record["actions"]))
     log_probs = tf.reshape(log_probs, (horizon, n))
+    if not isinstance(record["inputs"].masks, tuple):
+        # A row that allows nothing, as one below, is refused by a NaN.
+        log_probs = tf.where(head.all_masked(record["inputs"].masks), float("nan"), log_probs)
     astray = record["valid"] & ~within(env, record["inputs"].observations, record["next_inputs"].observations)
     # What is no choice of a discrete space would be a one-hot vector of zeros; a NaN has the rollout refused.
     return Rollout(log_probs=tf.where(astray, float("nan"), log_probs), **record), players, rows
+
+
+def masks_of(env, state):
+    """The actions that a state allows, as `Inputs` have them."""
+    masks = env.action_masks(state)
+    return () if masks is None else masks
 
 
 def within(env, *observations):

@@ -6,19 +6,20 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.envs.vector import Stepper
+from kerasrl_pg.rollouts.collect import allowed
 
 
 class Endless(RuntimeError):
     """An episode has not ended within the steps that an evaluation may take."""
 
 
-def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None):
+def play_episodes(env, networks, actor, noise, episodes, seed, max_steps=None):
     """Plays a fixed quota of episodes in each environment.
 
     Args:
         env: A `VectorEnv` of N environments.
-        spec: Its `ObservationSpec`.
-        actor: An `Actor` for N environments.
+        networks: The `ActorCritic`; of it the `ObservationSpec` and what masks need.
+        actor: An `Actor` for N environments, or a function from whether they give action masks to one.
         noise: Function from a chunk number to noise [256, N, ...], or to None where the actor is deterministic.
         episodes: How many in all; environment i plays episodes // N, and one more where i < episodes % N.
         seed: Of the environments.
@@ -31,9 +32,12 @@ def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None):
         Endless: If an episode that counts has not ended after `max_steps` steps.
         ValueError: If an observation, a reward, or what the policy makes of it is not finite; the sentence says where.
     """
-    n = env.num_envs
+    n, spec = env.num_envs, networks.spec
     stepper = Stepper(env, spec)
     observations = stepper.reset(seed)
+    if not callable(getattr(actor, "sync", None)):
+        actor = actor(networks.mask_key is not None or stepper.gives_masks)
+    actor.sync("evaluation")
     quota = np.full(n, episodes // n) + (np.arange(n) < episodes % n)
     running_returns, running_lengths = np.zeros(n), np.zeros(n, int)
     returns, lengths = [], []
@@ -46,7 +50,8 @@ def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None):
         if t % 256 == 0:
             chunk = noise(t // 256)
         spec.check_finite(observations, where)
-        _, log_probs, env_actions = actor(observations, None if chunk is None else chunk[t % 256])
+        masks = allowed(stepper, networks.head, networks.mask_key, observations, where) if actor.masked else None
+        _, log_probs, env_actions = actor(observations, None if chunk is None else chunk[t % 256], masks)
         check_policy(log_probs, env_actions, where)
         step = stepper.step(env_actions)
         observations = step.observations
@@ -93,11 +98,10 @@ def check_policy(log_probs, env_actions, where):
         ValueError: Naming the first such row.
     """
     # A sum is finite where all terms are, and far cheaper than testing each.
-    if np.isfinite(log_probs.sum(dtype=np.float64)) and (
-        env_actions.dtype.kind != "f" or np.isfinite(env_actions.sum(dtype=np.float64))
-    ):
+    leaves = [leaf for leaf in tf.nest.flatten(env_actions) if leaf.dtype.kind == "f"]
+    if all(np.isfinite(array.sum(dtype=np.float64)) for array in (log_probs, *leaves)):
         return
-    for name, array in (("log_probs", log_probs), ("actions", env_actions)):
+    for name, array in (("log_probs", log_probs), *(("actions", leaf) for leaf in leaves)):
         bad = ~np.isfinite(array).reshape(len(array), -1).all(1)
         if bad.any():
             row = int(bad.argmax())
@@ -119,13 +123,12 @@ def evaluate_policy(networks, actor, vector_env, episodes, deterministic, seed, 
     would cost a fit that only looks at its policy.
     """
     n = vector_env.num_envs
-    actor.sync("evaluation")
 
     def noise(chunk):
         return None if deterministic else networks.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()
 
     try:
-        returns, lengths = play_episodes(vector_env, networks.spec, actor, noise, episodes, seed, max_steps)
+        returns, lengths = play_episodes(vector_env, networks, actor, noise, episodes, seed, max_steps)
     except Endless as error:
         warnings.warn(f"The returns of this evaluation are unknown, NaN. {error}", stacklevel=3)
         returns = lengths = [np.nan]

@@ -13,9 +13,11 @@ class Inputs(NamedTuple):
 
     Args:
         observations: [..., ...] tensor or flat dictionary of tensors, o_t.
+        masks: bool [..., *head.mask_shape], the actions that are allowed.
     """
 
     observations: Any
+    masks: Any = ()
 
 
 class Rollout(NamedTuple):

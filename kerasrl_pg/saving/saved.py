@@ -138,7 +138,9 @@ class Saved(Configured):
 
         Endpoints, with named inputs, free batch size, normaliser and action bounds inside: `serving_default`
         (observations -> `action`, what the environment accepts), `sample` (observations and `seed` int32[2] ->
-        `action`, `log_prob`), and `value` (observations -> `value`) where there is a critic.
+        `action`, `log_prob`), and `value` (observations -> `value`) where there is a critic. Of nested actions each
+        leaf is an output, named as the leaves of observations are. Where the agent was trained with
+        `info["action_mask"]`, the first two have an input `action_mask`, bool [B, ...].
 
         Args:
             filepath: Version folder to make, such as `saved_models/cartpole/1`; it must not exist.
@@ -154,7 +156,7 @@ class Saved(Configured):
             RuntimeError: If the exported model's actions differ.
         """
         self._assert_built("export")
-        return export_saved_model(self._rooms.actor_critic, filepath, verify)
+        return export_saved_model(self.actor_critic, filepath, verify, masked=self.action_masks == "info")
 
     def get_config(self):
         """The settings, the networks and the spaces, as plain JSON."""
@@ -162,7 +164,7 @@ class Saved(Configured):
         critic = None if self.shared_model is not None else self.critic
         spaces = [space and space_to_config(space) for space in self.spaces]
         return {
-            **self.settings_config(),
+            **self.settings_config(self.known),
             "name": self.name,
             "policy": policy and serialize(policy),
             "critic": critic and serialize(critic),

@@ -11,6 +11,7 @@ from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space
 from kerasrl_pg.models.adopt import adopt
 from kerasrl_pg.rollouts.actor import Actor
 from kerasrl_pg.rollouts.evaluate import check_policy, evaluate_policy
+from kerasrl_pg.rollouts.records import Inputs
 from kerasrl_pg.saving.saved import Saved
 from kerasrl_pg.training import fitting, refusals
 
@@ -45,7 +46,9 @@ class Acting(refusals.Refusals, Saved):
         spec = ObservationSpec(observation_space)
         if policy is None:
             policy, critic = self._networks.build(observation_space, action_space, self.seed)
-        self._rooms.actor_critic = networks = adopt(policy, critic, spec, action_space, self.needs_critic)
+        self._rooms.actor_critic = networks = adopt(
+            policy, critic, spec, action_space, self.needs_critic, self.action_masks
+        )
         self._take_networks(networks.policy, networks.critic, networks.shared)
         try:
             self.check_settings()
@@ -68,6 +71,11 @@ class Acting(refusals.Refusals, Saved):
     def actor_critic(self):
         """Policy, critic, heads and spaces as one `ActorCritic`; None before the agent is built."""
         return self._rooms.actor_critic
+
+    @property
+    def network_variables(self):
+        """Trainable variables of policy and critic, each once."""
+        return self.actor_critic.variables
 
     @property
     def head(self):
@@ -95,16 +103,33 @@ class Acting(refusals.Refusals, Saved):
         self._rooms.episodes.kept = None
 
     def call(self, observations):
-        """The policy's distribution for observations [B, ...]."""
-        return self.policy(observations)
+        """The policy's distribution for observations [B, ...], over what they allow where they hold masks."""
+        if self.actor_critic is None:
+            return self.policy(observations)
+        return self.actor_critic.distribution(self.actor_critic.inputs(observations))
 
-    def actor(self, num_envs, deterministic):
-        """The `Actor` for this many environments; made once."""
-        actors, key = self._rooms.actors, (num_envs, deterministic)
+    def actor(self, num_envs, deterministic, masked=False):
+        """The `Actor` for this many environments, with action masks or without; made once."""
+        actors, key = self._rooms.actors, (num_envs, deterministic, masked)
         if key not in actors:
             networks = self.actor_critic
-            actors[key] = Actor(networks.policy, networks.head, networks.spec, num_envs, deterministic)
+            if masked and networks.head.mask_shape is None:
+                raise ValueError(
+                    "`info['action_mask']` must be left out where the policy's head takes no masks. Received: masks, "
+                    f"and the head {networks.head!r}. Take Categorical or MultiCategorical, or a Composite of such."
+                )
+            actors[key] = Actor(networks.policy, networks.head, networks.spec, num_envs, deterministic, masked)
         return actors[key]
+
+    def _actor_for(self, num_envs, deterministic):
+        """Function from whether the environments give action masks to the `Actor`."""
+
+        def choose(masked):
+            if masked and self.action_masks is None and self.actor_critic.mask_key is None:
+                vars(self)["action_masks"] = "info"
+            return self.actor(num_envs, deterministic, masked)
+
+        return choose
 
     def noise_program(self, shape):
         """The program from a seed int32[2] to the noise of a batch of actions of this shape; made once."""
@@ -182,18 +207,20 @@ class Acting(refusals.Refusals, Saved):
             return self._evaluate(vector_env, episodes, deterministic, seed, max_steps)
 
     def _evaluate(self, vector_env, episodes, deterministic, seed, max_steps):
-        n, seed = vector_env.num_envs, self.seed + 1 if seed is None else seed
-        actor, networks = self.actor(n, deterministic), self.actor_critic
-        return evaluate_policy(networks, actor, vector_env, episodes, deterministic, seed, max_steps)
+        seed = self.seed + 1 if seed is None else seed
+        actor = self._actor_for(vector_env.num_envs, deterministic)
+        return evaluate_policy(self.actor_critic, actor, vector_env, episodes, deterministic, seed, max_steps)
 
     @knows_its_arguments
-    def act(self, observations, deterministic=True, seed=None):
+    def act(self, observations, deterministic=True, seed=None, action_mask=None):
         """The action(s) the environment accepts, for one observation or a batch.
 
         Args:
             observations: One observation of the environment's space, or a batch of them.
             deterministic: The mode, else a sample.
             seed: Of the sample; None takes the agent's random state, and moves it.
+            action_mask: What is allowed, as the environment's `info["action_mask"]`, for one or for a batch; needed
+                where the agent was trained with such.
 
         Returns:
             One action, or a batch, as NumPy.
@@ -209,28 +236,49 @@ class Acting(refusals.Refusals, Saved):
         flat = spec.read(observations if batched else [observations], size if batched else 1, _given, rows=not batched)
         spec.check_finite(flat, _given)
         seed = (self.next_seed() if seed is None else tf.constant([int(seed), 0])) if not deterministic else None
-        log_probs, env_actions = self._act(flat, size, seed)
+        log_probs, env_actions = self._act(flat, size, seed, self._allowed(flat, size, action_mask))
         check_policy(log_probs, env_actions, _given)
-        return env_actions if batched else env_actions[0]
+        return env_actions if batched else tf.nest.map_structure(lambda x: x[0], env_actions)
 
-    def _act(self, observations, size, seed):
+    def _allowed(self, observations, size, action_mask):
+        """The masks of `act`, bool [B, ...], or None."""
+        networks = self.actor_critic
+        if action_mask is None and self.action_masks == "info":
+            raise ValueError(
+                "`action_mask` must be given, since the agent was trained with info['action_mask']. Received: None. "
+                "Pass the environment's, or ones."
+            )
+        if networks.mask_key is not None:
+            masks = networks.inputs(observations).masks
+        elif action_mask is None:
+            return None
+        else:
+            masks = networks.head.read_mask(action_mask).reshape(size or 1, *networks.head.mask_shape)
+        nothing = networks.head.all_masked(masks)
+        if nothing.any():
+            raise ValueError(f"`action_mask` must allow something. Received: none {_given(int(nothing.argmax()))}.")
+        return masks
+
+    def _act(self, observations, size, seed, masks):
         """`(log_probs, env_actions)` of a batch of observations, or of a single one where `size` is None."""
         if size is None:  # The one size that is asked for again and again, and worth a program of its own.
-            actor = self.actor(1, seed is None)
+            actor = self.actor(1, seed is None, masks is not None)
             actor.sync()
             with contextlib.suppress(ValueError):  # Of what is not finite, which is said below in words of `act`.
-                return actor(observations, None if seed is None else self.noise_program((1,))(seed).numpy())[1:]
-        distribution = self.policy(tf.nest.map_structure(tf.constant, observations))
+                return actor(observations, seed if seed is None else self.noise_program((1,))(seed).numpy(), masks)[1:]
+        inputs = Inputs(tf.nest.map_structure(tf.constant, observations), () if masks is None else masks)
+        distribution = self.actor_critic.distribution(inputs)
         if seed is None:
             actions = distribution.mode()
         else:
             actions = self.head.sample(distribution, self.head.noise(seed, (size or 1,)))
-        return tf.cast(distribution.log_prob(actions), tf.float32).numpy(), self.head.to_env(actions).numpy()
+        env_actions = tf.nest.map_structure(lambda x: x.numpy(), self.head.to_env(actions))
+        return tf.cast(distribution.log_prob(actions), tf.float32).numpy(), env_actions
 
     def predict_step(self, data):
         """Keras's hook: the deterministic actions for a batch of observations."""
         observations, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self.head.to_env(self.policy(observations).mode())
+        return self.head.to_env(self.call(observations).mode())
 
     def predict(self, x, *args, **kwargs):
         """Keras's `predict`: the deterministic actions for a batch of observations; see `act`.

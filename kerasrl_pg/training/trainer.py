@@ -219,7 +219,7 @@ class Trainer(Acting):
 
     def _take_settings(self):
         """Lets settings that have changed hold from here on."""
-        self.programs.keep_those_of(self.settings_config())
+        self.programs.keep_those_of(self.settings_values())
         if self.reward_scaling is not None:
             self.reward_scaling.gamma, self.reward_scaling.clip = self.gamma, self.reward_clip
 
@@ -263,9 +263,11 @@ class Trainer(Acting):
         if carry is not None:
             carry.assign(tf.zeros(n))
         noise = Noise(self.noise_program, self.seed, horizon, n)
-        actor = self.actor(n, deterministic=False)
+        actor = self._actor_for(n, deterministic=False)
         spec, head = networks.spec, networks.head
-        collector = Collector(world.env, spec, head, actor, noise, horizon, self.episodes_per_env, seed)
+        collector = Collector(
+            world.env, spec, head, actor, noise, horizon, self.episodes_per_env, seed, networks.mask_key
+        )
         return HostTraining(collector, noise, self._iteration(n), self.program, budget.annealing())
 
     def train_on(self, rollout):

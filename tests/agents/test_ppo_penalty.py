@@ -37,7 +37,7 @@ def fit(agent, env, iterations=1, optimizer=None, **kwargs):
 class Rigged(pg.PPOPenalty):
     """Measures the KL divergences it is told to, one an iteration."""
 
-    def mean_kl(self, old, batch):
+    def mean_kl(self, samples):
         return tf.gather(tf.constant(self.kls), self.iterations.value)
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 import kerasrl_pg as pg
 from kerasrl_pg import ops
 from kerasrl_pg.envs import CartPole, CompiledEnv, Transition
-from kerasrl_pg.rollouts import compiled
+from kerasrl_pg.rollouts import Inputs, compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +73,11 @@ def naive(env, policy, head, state, returns, lengths, seeds, horizon, episodes):
                 left[i] -= 1
         row = {name: np.array(flags) for name, flags in row.items()}
         row.update(
-            observations=observations,
+            inputs=Inputs(observations),
             actions=actions,
             log_probs=distribution.log_prob(actions),
             rewards=after.rewards,
-            next_observations=env.observe(after.state),
+            next_inputs=Inputs(env.observe(after.state)),
         )
         rows.append(row)
         state = tf.constant(merged)
@@ -153,8 +153,9 @@ def test_what_is_not_finite_is_seen(field, bad, jit_compile):
     )
     large = rollout._replace(rewards=tf.fill((5, 2), -3e38))
     assert is_finite(rollout) and is_finite(large)
-    value = getattr(rollout, field).numpy()
-    value[3, 1] = bad
-    broken = rollout._replace(**{field: tf.constant(value)})
+    name = field.replace("observations", "inputs")
+    value = tf.nest.map_structure(lambda x: x.numpy(), getattr(rollout, name))
+    tf.nest.flatten(value)[0][3, 1] = bad
+    broken = rollout._replace(**{name: tf.nest.map_structure(tf.constant, value)})
     assert not is_finite(broken)
     assert is_finite(broken._replace(valid=tf.constant(np.arange(5)[:, None] < [5, 3])))
