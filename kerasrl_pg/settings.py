@@ -147,12 +147,13 @@ class Configured(keras.Model, metaclass=ConfiguredType):
         own, given = settings(cls), config.pop("arguments", None)
         if given is None:  # A file of before, which holds every argument.
             return cls(**config)
-        given = [*given, "name"]
         made = cls(**{n: value for n, value in config.items() if n in given or n not in (*own, *known)})
         vars(made)["_constructed"] = False  # All of them first, and then their check.
         for name in own:
             if name in config and serialize(getattr(made, name)) != serialize(config[name]):
                 setattr(made, name, config[name])
+        if "name" in config:
+            made.name = config["name"]
         made.check_settings()
         made._constructed = True
         return made

@@ -67,9 +67,9 @@ class Agent(Trainer):
         seed: Whole number: initial weights, actions, minibatches and, unless `fit` gets its own, the environments.
             None draws one from Python's `random`, which `keras.utils.set_random_seed` seeds.
         action_masks: Where an environment says which actions are allowed: "info" for `info["action_mask"]` of `reset`
-            and `step` (of a compiled environment, `action_masks(state)`), or the name of a leaf of its observations; None
-            for the leaf `action_mask`, if it is one, and else for "info" once an environment gives it there. Masked
-            actions have probability 0, in acting, learning, evaluation and export.
+            and `step` (of a compiled environment, `action_masks(state)`), or the name of a leaf of its observations;
+            None for the leaf `action_mask`, if it is one, and else for "info" once an environment gives it there.
+            Masked actions have probability 0, in acting, learning, evaluation and export.
         name: Keras's.
 
     Raises:

@@ -13,17 +13,19 @@ class Endless(RuntimeError):
     """An episode has not ended within the steps that an evaluation may take."""
 
 
-def play_episodes(env, networks, actor, noise, episodes, seed, max_steps=None):
+def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None, head=None, mask_key=None):
     """Plays a fixed quota of episodes in each environment.
 
     Args:
         env: A `VectorEnv` of N environments.
-        networks: The `ActorCritic`; of it the `ObservationSpec` and what masks need.
+        spec: Its `ObservationSpec`.
         actor: An `Actor` for N environments, or a function from whether they give action masks to one.
         noise: Function from a chunk number to noise [256, N, ...], or to None where the actor is deterministic.
         episodes: How many in all; environment i plays episodes // N, and one more where i < episodes % N.
         seed: Of the environments.
         max_steps: Steps that an episode may take; None for any number.
+        head: The policy's head, where actions may be masked.
+        mask_key: The leaf of the observations that holds action masks, or None.
 
     Returns:
         `(returns, lengths)`: arrays [episodes], raw undiscounted rewards and steps.
@@ -32,11 +34,11 @@ def play_episodes(env, networks, actor, noise, episodes, seed, max_steps=None):
         Endless: If an episode that counts has not ended after `max_steps` steps.
         ValueError: If an observation, a reward, or what the policy makes of it is not finite; the sentence says where.
     """
-    n, spec = env.num_envs, networks.spec
+    n = env.num_envs
     stepper = Stepper(env, spec)
     observations = stepper.reset(seed)
     if not callable(getattr(actor, "sync", None)):
-        actor = actor(networks.mask_key is not None or stepper.gives_masks)
+        actor = actor(mask_key is not None or stepper.gives_masks)
     actor.sync("evaluation")
     quota = np.full(n, episodes // n) + (np.arange(n) < episodes % n)
     running_returns, running_lengths = np.zeros(n), np.zeros(n, int)
@@ -50,7 +52,7 @@ def play_episodes(env, networks, actor, noise, episodes, seed, max_steps=None):
         if t % 256 == 0:
             chunk = noise(t // 256)
         spec.check_finite(observations, where)
-        masks = allowed(stepper, networks.head, networks.mask_key, observations, where) if actor.masked else None
+        masks = allowed(stepper, head, mask_key, observations, where) if actor.masked else None
         _, log_probs, env_actions = actor(observations, None if chunk is None else chunk[t % 256], masks)
         check_policy(log_probs, env_actions, where)
         step = stepper.step(env_actions)
@@ -128,7 +130,9 @@ def evaluate_policy(networks, actor, vector_env, episodes, deterministic, seed, 
         return None if deterministic else networks.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()
 
     try:
-        returns, lengths = play_episodes(vector_env, networks, actor, noise, episodes, seed, max_steps)
+        returns, lengths = play_episodes(
+            vector_env, networks.spec, actor, noise, episodes, seed, max_steps, networks.head, networks.mask_key
+        )
     except Endless as error:
         warnings.warn(f"The returns of this evaluation are unknown, NaN. {error}", stacklevel=3)
         returns = lengths = [np.nan]

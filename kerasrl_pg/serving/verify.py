@@ -25,9 +25,11 @@ def main(folder, check):
         name.removeprefix("input_"): tf.constant(arrays[name]) for name in arrays.files if name.startswith("input_")
     }
     received = tf.saved_model.load(folder).signatures["serving_default"](**inputs)
-    for name in arrays.files:
-        if name.startswith("expected_"):
-            compare(arrays[name], received[name.removeprefix("expected_")].numpy(), arrays.get("mild"))
+    names = [name.removeprefix("expected_") for name in arrays.files if name.startswith("expected_")]
+    if set(names) != set(received):
+        sys.exit(f"Expected the outputs {sorted(names)}, received {sorted(received)}.")
+    for name in names:
+        compare(arrays[f"expected_{name}"], received[name].numpy(), arrays.get("mild"))
 
 
 def compare(expected, received, mild):

@@ -125,7 +125,7 @@ def test_tensorflow_alone_gives_the_agents_actions(agents, served, name):
 @pytest.mark.parametrize("name", SPACES)
 def test_the_other_endpoints(agents, served, name):
     agent, (x, outputs) = agents[name], served[name]
-    distribution, values = agent.forward(tf.nest.map_structure(tf.constant, x))
+    distribution, values = agent.forward(agent.actor_critic.inputs(tf.nest.map_structure(tf.constant, x)))
     for size in BATCHES:
         np.testing.assert_allclose(outputs[f"value value {size}"], values.mean()[:size], rtol=1e-5, atol=1e-5)
     actions = agent.head.sample(distribution, agent.head.noise(SEED, (1000,)))
@@ -237,7 +237,7 @@ def run_verify(exported, tmp_path, monkeypatch):
 
     def run(name, expected, **more):
         folder, x, _ = exported[name]
-        np.savez(tmp_path / "check.npz", input_observation=x, expected=expected, **more)
+        np.savez(tmp_path / "check.npz", input_observation=x, expected_action=expected, **more)
         monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
         verify.main(folder, str(tmp_path / "check.npz"))
 
