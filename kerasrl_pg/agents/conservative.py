@@ -131,6 +131,13 @@ class Conservative(Agent):
         outcome = self.judge(samples)
         return -outcome.objective, self.logs(outcome)
 
+    def gradients(self, rollout):
+        """Refused: an update is no gradient here, but a step; see `gradient(samples)`."""
+        raise NotImplementedError(
+            f"`gradients` must be asked of a method that descends its loss; {type(self).__name__} takes a step of its own "
+            "length. Call `gradient(agent.samples(rollout))` for ∇J."
+        )
+
     def critic_loss(self, samples):
         """The regression of the critic on the returns."""
         values = self.actor_critic.value_distribution(samples.inputs)

@@ -400,17 +400,19 @@ class Stepper:
                 return head.read_mask(np.stack(self._masks))
         except ValueError:  # Row by row, to say which.
             pass
+        moment = f"after step {self._steps - 1} since the last reset" if self._steps else "in `reset`"
         rows = []
         for row, mask in enumerate(self._masks):
             if mask is None:
                 raise ValueError(
-                    f"`info['action_mask']` must be given with every observation. Received: none {self._where(row)}. "
+                    "`info['action_mask']` must be given with every observation. Received: none from environment "
+                    f"{row} {moment}. "
                     "Give it in `reset` and `step`, ones where all is allowed."
                 )
             try:
                 rows.append(head.read_mask(mask))
             except ValueError as error:
-                raise ValueError(f"{error} It came {self._where(row)}.") from None
+                raise ValueError(f"{error} It came from environment {row} {moment}.") from None
         return np.stack(rows)
 
     def _put(self, arrays, index, new):

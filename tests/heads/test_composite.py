@@ -326,20 +326,6 @@ def test_a_part_without_head_is_named():
         heads.default_head(spaces.Dict())
 
 
-class FlatActor(Actor):
-    """An actor whose actions are one tensor each, since the library's own may not know nests yet."""
-
-    def _act(self, distribution, noise):
-        actions = distribution.mode() if self._deterministic else self._head.sample(distribution, noise)
-        log_probs = tf.identity(distribution.log_prob(actions))
-        n = self._num_envs
-        raw, sent = (
-            tf.concat([tf.reshape(tf.cast(x, tf.float32), (n, -1)) for x in tf.nest.flatten(nest)], 1)
-            for nest in (actions, self._head.to_env(actions))
-        )
-        return tf.identity(raw), log_probs, tf.identity(sent)
-
-
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_acts_as_a_litert_program(deterministic):
     """Of builtin operations only, and as TensorFlow does on large observations and weights too: see `Actor`."""
@@ -351,12 +337,11 @@ def test_acts_as_a_litert_program(deterministic):
     spec, head = ObservationSpec(spaces.Box(-1, 1, (5,))), heads.default_head(space)
     inputs = keras.Input((5,))
     policy = keras.Model(inputs, head(keras.layers.Dense(16, "tanh")(inputs)))
-    actor = FlatActor(policy, head, spec, 4, deterministic)
+    actor = Actor(policy, head, spec, 4, deterministic)
     assert actor.kind == "litert"
     x, noise = features(4), head.noise([0, 1], (4,))
     raw, log_probs, _ = actor(x, None if deterministic else noise.numpy())
     distribution = policy(x)
     actions = distribution.mode() if deterministic else head.sample(distribution, noise)
-    flat = np.concatenate([np.reshape(a, (4, -1)) for a in tf.nest.flatten(actions)], 1)
-    np.testing.assert_allclose(raw, flat, rtol=1e-4, atol=1e-5)
+    tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), raw, actions)
     np.testing.assert_allclose(log_probs, distribution.log_prob(actions), rtol=1e-4)
