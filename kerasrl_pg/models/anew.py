@@ -27,6 +27,8 @@ def anew(layer, argument):
         config = layer.get_config()
         if argument == "activation" or argument.startswith("encoders"):
             config.pop("name", None)  # A model has several.
+        if isinstance(layer, keras.Model):
+            config["name"] = None  # Sequential wants one, and makes it.
         again = kind.from_config(dict(config))
     except Exception as error:  # Whatever a user's own class raises.
         raise TypeError(

@@ -11,6 +11,7 @@ KINDS = ("image", "categories", "numbers", "text", "omit")
 # Ours, because a one-hot vector of more costs a rollout of 2,048 rows over 8 MiB at each layer, and most entries of the
 # weights behind it see no gradient.
 MOST_ONE_HOT = 1024
+LARGE = 36  # Sides from which the three convolutions of Mnih et al. 2015 leave something.
 COLUMNS = 16  # Of an embedding of more choices. Ours: two of the million states that it may stand for stay apart.
 CELL_ONE_HOT = (
     32  # Of the cells of a grid, where there is a vector for each. Ours: as many as a 3 x 3 filter has weights.
@@ -163,7 +164,13 @@ class Encoding:
 
     def _convolve(self, x, space):
         self.hidden = True
-        return cnn(x, self._initializer, self._activation, *(bounds_of(space) or (space.low, space.high)))
+        bounds = bounds_of(space)
+        x = between_0_and_1(x, *(bounds or (space.low, space.high)))
+        if bounds == (0, 255) and min(x.shape[1:3]) < LARGE:
+            # Small grids of bytes are seldom pixels, as in MiniGrid, whose numbers up to 10 become too small to tell
+            # apart: DoorKey is not learned. A departure from both sources, ours, because it is learned then.
+            x = x * keras.ops.rsqrt(keras.ops.mean(keras.ops.square(x), axis=(1, 2, 3), keepdims=True) + 1e-6)
+        return convolutions(x, self._initializer, self._activation)
 
     def _embedding(self, count, columns):
         # A row has the length of a one-hot vector, 1.
@@ -277,17 +284,22 @@ def cnn(images, initializer, activation="relu", low=0, high=255):
     >>> cnn(inputs, lambda gain: keras.initializers.Orthogonal(gain)).shape
     (None, 512)
     """
+    return convolutions(between_0_and_1(images, low, high), initializer, activation)
+
+
+def between_0_and_1(images, low, high):
+    """Images between their bounds, as float32 [B, H, W, channels] between 0 and 1."""
     x = keras.ops.cast(images, "float32")
+    low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
     if np.any(low):
-        x = x - np.asarray(low, np.float32)
-    x = x / np.maximum(np.asarray(high, np.float32) - np.asarray(low, np.float32), np.finfo(np.float32).tiny)
-    return convolutions(channels_last(x), initializer, activation)
+        x = x - low
+    return channels_last(x / np.maximum(high - low, np.finfo(np.float32).tiny))
 
 
 def convolutions(x, initializer, activation="relu"):
     """The features that `cnn` describes, of tensors [B, H, W, C] as they are."""
     gain = np.sqrt(2.0)
-    if min(x.shape[1:3]) >= 36:
+    if min(x.shape[1:3]) >= LARGE:
         layers, features = ((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512
     else:
         layers, features = ((16, 3, 1),), 128
