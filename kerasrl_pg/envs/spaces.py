@@ -388,8 +388,8 @@ def check_buildable(spec, action_space=None, kinds=None):
         space, name = leaf.space, f"observation_space{place(leaf.path)}"
         if kind == "image" and min(_sides(space)) < 3:
             raise ValueError(
-                f"`{name}` must have sides of at least 3, since it is taken as an image and passes through convolutions "
-                f"of 3 x 3. Received: {space} of shape {space.shape}. Take it as numbers, "
+                f"`{name}` must have sides of at least 3, since it is taken as an image and convolved by "
+                f"3 x 3. Received: {space} of shape {space.shape}. Take it as numbers, "
                 f"by networks=Networks(encoders={{{key!r}: 'numbers'}}), or pass networks of your own."
             )
         if kind == "categories":

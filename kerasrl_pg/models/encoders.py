@@ -167,8 +167,8 @@ class Encoding:
         bounds = bounds_of(space)
         x = between_0_and_1(x, *(bounds or (space.low, space.high)))
         if bounds == (0, 255) and min(x.shape[1:3]) < LARGE:
-            # Small grids of bytes are seldom pixels, as in MiniGrid, whose numbers up to 10 become too small to tell
-            # apart: DoorKey is not learned. A departure from both sources, ours, because it is learned then.
+            # Small grids are seldom pixels. A departure from the source, ours, because MiniGrid's numbers up to 10
+            # would become too small to tell apart; what is 0 stays 0.
             x = x * keras.ops.rsqrt(keras.ops.mean(keras.ops.square(x), axis=(1, 2, 3), keepdims=True) + 1e-6)
         return convolutions(x, self._initializer, self._activation)
 

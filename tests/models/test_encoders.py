@@ -95,7 +95,8 @@ def test_an_agent_learns_saves_and_loads_with_every_kind(kind, told, tmp_path):
         (S.Box(0, 1, (8, 8, 2), bool), lambda x: x.astype(float)),
         (S.Box(0, 255, (2, 36, 40)), lambda x: np.moveaxis(x, 1, -1) / 255),
         (S.Box(0, 255, (5, 36, 40, 3), np.uint8), lambda x: np.moveaxis(x, 1, 3).reshape(-1, 36, 40, 15) / 255),
-        (S.Box(0, 255, (5, 3, 36, 40), np.uint8), lambda x: np.moveaxis(x, (3, 4), (1, 2)).reshape(-1, 36, 40, 15) / 255),
+        (S.Box(0, 255, (5, 3, 36, 40), np.uint8), lambda x: np.moveaxis(x, (3, 4), (1, 2)).reshape(-1, 36, 40, 15)
+         / 255),
         (S.Box(-2, 2, (8, 8, 2)), lambda x: (x + 2) / 4),
         (S.Box(np.full((8, 8), -1.0), np.arange(64.0).reshape(8, 8)), lambda x: (x + 1)[..., None]
          / (np.arange(64.0).reshape(8, 8, 1) + 1)),
