@@ -18,6 +18,8 @@ CELL_ONE_HOT = (
 )
 CELL_COLUMNS = 8  # Of the embedding of a grid's cell, or of a character. Ours: MiniGrid has 11 kinds of objects.
 
+_OF_TEXTS = (keras.layers.TextVectorization, keras.layers.StringLookup)
+
 
 def check_encoders(encoders):
     """Refuses what no leaf could be encoded by; see `Networks`.
@@ -26,7 +28,8 @@ def check_encoders(encoders):
         encoders: None, an encoder, or a dictionary of encoders by name.
 
     Raises:
-        TypeError: If it is neither a kind, a layer, nor a function with a name.
+        TypeError: If it is neither a kind, a layer, nor a function with a name; or a layer of texts, as
+            `keras.layers.TextVectorization`.
         ValueError: If it is a text that is no kind, or all leaves are left out.
     """
     if encoders is None:
@@ -54,6 +57,12 @@ def check_encoders(encoders):
             raise TypeError(
                 f"`{argument}` must be a kind, a Keras layer, or a function of the leaf's tensor. "
                 f"Received: {argument}={encoder!r}{remedy}"
+            )
+        elif isinstance(encoder, keras.Layer) and any(isinstance(x, _OF_TEXTS) for x in encoder._flatten_layers()):
+            raise TypeError(
+                f"`{argument}` must take numbers, since networks see a text as numbers of its characters, and XLA and "
+                f"LiteRT know no texts. Received: {argument}={encoder!r}. Vectorise the text in a "
+                "gymnasium.ObservationWrapper, whose space is then a MultiDiscrete of the vocabulary's size."
             )
         elif getattr(encoder, "__name__", None) == "<lambda>":
             raise TypeError(

@@ -49,7 +49,8 @@ class Networks:
             `ObservationSpec(space).specs`, or its only value where the observation is one leaf. An encoder is one of
             the kinds above, a Keras layer, or a named function of the leaf's symbolic tensor; these take a `Box` as
             float32, choices and characters as int32, and give floats [B, ...]. A layer starts from its config, without
-            the weights it may have.
+            the weights it may have. Text that you would vectorise by words, as with `keras.layers.TextVectorization`,
+            is a `MultiDiscrete` made in a `gymnasium.ObservationWrapper`.
         orthogonal: Orthogonal initial weights with gain √2 in the hidden layers, 0.01 in the policy's head and 1 in the
             critic's (Engstrom et al. 2020, A.1; gains of OpenAI Baselines); False for Keras's Glorot initialisation.
         normalize_observations: Puts a `RunningNormalization` in front of every float `Box` leaf. False, because the

@@ -248,6 +248,9 @@ def integers(x):
     return keras.ops.cast(x, "int32")
 
 
+WORDS = keras.Sequential([keras.layers.TextVectorization(vocabulary=["go", "red"]), keras.layers.Embedding(4, 2)])
+
+
 def fails(x):
     raise RuntimeError("no such thing")
 
@@ -267,6 +270,11 @@ def fails(x):
         ({"a": None}, TypeError, r"`encoders\['a'\]` must be a kind"),
         ({3: "image"}, TypeError, "`encoders` must have names of leaves for keys. Received: the key 3"),
         (keras.layers.Flatten, TypeError, "`encoders` must be .* a class. Pass an instance of it"),
+        (
+            {"a": WORDS},
+            TypeError,
+            r"`encoders\['a'\]` must take numbers, since .* Vectorise the text in a gymnasium.Obs",
+        ),
         ({"a": lambda x: x}, TypeError, r"`encoders\['a'\]` must be a function that a file can name.*a lambda"),
     ],
 )
