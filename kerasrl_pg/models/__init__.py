@@ -2,7 +2,8 @@
 
 from kerasrl_pg.models.actor_critic import ActorCritic
 from kerasrl_pg.models.adopt import adopt
-from kerasrl_pg.models.networks import Networks, cnn
+from kerasrl_pg.models.encoders import cnn
+from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling, RunningNormalization, normalizers
 
 __all__ = ["ActorCritic", "Networks", "RewardScaling", "RunningNormalization", "adopt", "cnn", "normalizers"]
