@@ -134,8 +134,8 @@ class Conservative(Agent):
     def gradients(self, rollout):
         """Refused: an update is no gradient here, but a step; see `gradient(samples)`."""
         raise NotImplementedError(
-            f"`gradients` must be asked of a method that descends its loss; {type(self).__name__} takes a step of its own "
-            "length. Call `gradient(agent.samples(rollout))` for ∇J."
+            f"`gradients` must be asked of a method that descends its loss; {type(self).__name__} takes a step of "
+            "its own length. Call `gradient(agent.samples(rollout))` for ∇J."
         )
 
     def critic_loss(self, samples):

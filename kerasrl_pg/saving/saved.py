@@ -188,6 +188,8 @@ class Saved(Configured):
             agent._networks = agent._networks if networks is None else networks
             if policy is not None:
                 agent._take_networks(policy, critic)
+        agent.random_state.assign([agent.seed, 0])  # Which may have been set after the constructor.
+        agent._take_settings()
         if spaces[0] is not None:
             agent.bind(*spaces_from_configs(spaces))
         return agent

@@ -86,8 +86,7 @@ def vector(kind, mode):
     return kind([Forbidding] * 4, autoreset_mode=mode)
 
 
-@pytest.mark.parametrize("env", [Forbidding, InObservation])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode, env", [*((mode, Forbidding) for mode in MODES), ("graph", InObservation)])
 @pytest.mark.parametrize("name", AGENTS)
 def test_no_agent_does_what_is_forbidden(name, mode, env):
     agent = made(name, mode)

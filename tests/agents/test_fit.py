@@ -212,7 +212,8 @@ def test_shared_layers_survive_saving(own, tmp_path):
     agent.save(tmp_path / "shared.keras")
     loaded = keras.models.load_model(tmp_path / "shared.keras")
     observations = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
-    for a, b in zip(agent.forward(observations), loaded.forward(observations), strict=True):
+    inputs = pg.rollouts.Inputs(observations)
+    for a, b in zip(agent.forward(inputs), loaded.forward(inputs), strict=True):
         np.testing.assert_array_equal(a.parameters.get("logits", a.mode()), b.parameters.get("logits", b.mode()))
     for twin in (agent, loaded):
         twin.fit("CartPole-v1", epochs=1, steps_per_epoch=2, num_envs=4, verbose=0)

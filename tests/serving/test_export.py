@@ -127,7 +127,7 @@ def test_the_other_endpoints(agents, served, name):
     agent, (x, outputs) = agents[name], served[name]
     distribution, values = agent.forward(agent.actor_critic.inputs(tf.nest.map_structure(tf.constant, x)))
     for size in BATCHES:
-        np.testing.assert_allclose(outputs[f"value value {size}"], values.mean()[:size], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(outputs[f"value value {size}"], values.mean()[:size], rtol=1e-4, atol=1e-5)
     actions = agent.head.sample(distribution, agent.head.noise(SEED, (1000,)))
     assert_equal(outputs["sample action 1000"], agent.head.to_env(actions).numpy())
     np.testing.assert_allclose(outputs["sample log_prob 1000"], distribution.log_prob(actions), rtol=1e-4, atol=1e-4)
