@@ -65,7 +65,7 @@ def measured(method):
 
     class Measured(method):
         def train_step(self, rollout):
-            observations, valid = ops.flatten_time((rollout.observations, rollout.valid))
+            observations, valid = ops.flatten_time((rollout.inputs.observations, rollout.valid))
             old = self.policy(observations)
             logs = super().train_step(rollout)
             kl = old.kl_divergence(self.policy(observations))

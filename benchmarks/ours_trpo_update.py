@@ -26,7 +26,9 @@ def collect(agent, env, steps, seed):
         observation = env.reset()[0] if terminated or truncated else following
     columns = [np.array(column)[:, None] for column in zip(*rows, strict=True)]
     columns = [column.astype("float32") if column.dtype == "float64" else column for column in columns]
-    return pg.rollouts.Rollout(*map(tf.constant, columns))
+    rollout = pg.rollouts.Rollout(*map(tf.constant, columns))
+    inputs, following = (pg.rollouts.Inputs(x) for x in (rollout.inputs, rollout.next_inputs))
+    return rollout._replace(inputs=inputs, next_inputs=following)
 
 
 def main(case):

@@ -1,4 +1,4 @@
-"""A method of your own is one function of a rollout: python examples/own_method.py [steps]
+"""A method of your own is a loss of samples: python examples/own_method.py [steps]
 
 Here the policy gradient with the advantage's sign alone, which no paper recommends.
 """
@@ -19,18 +19,12 @@ class SignOfAdvantage(pg.Agent):
     def __init__(self, policy=None, critic=None, *, horizon=16, estimator=None, **kwargs):
         super().__init__(policy, critic, horizon=horizon, estimator=estimator or pg.estimators.GAE(), **kwargs)
 
-    def train_step(self, rollout):
-        advantages, returns, _ = self.estimate(rollout)
-        observations, actions, advantages, returns, valid = ops.flatten_time(
-            (rollout.observations, rollout.actions, advantages, returns, rollout.valid)
-        )
-        with tf.GradientTape() as tape:
-            distribution, value = self.forward(observations)
-            objective = ops.score_function_objective(distribution.log_prob(actions), tf.sign(advantages))
-            critic_loss = ops.masked_mean(self.critic_head.loss(value, returns), valid)
-            loss = critic_loss - ops.masked_mean(objective, valid)
-        self.apply_gradients(tape, loss)
-        return {"loss": loss, "critic_loss": critic_loss}
+    def loss(self, samples):
+        distribution, value = self.forward(samples.inputs)
+        log_probs = distribution.log_prob(samples.actions)
+        objective = ops.score_function_objective(log_probs, tf.sign(samples.advantages))
+        critic_loss = ops.masked_mean(self.critic_head.loss(value, samples.returns), samples.valid)
+        return critic_loss - ops.masked_mean(objective, samples.valid), {"critic_loss": critic_loss}
 
 
 agent = SignOfAdvantage(seed=0)

@@ -74,64 +74,6 @@ def check_flag(name, value):
         raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}.")
 
 
-class Setting:
-    """An attribute that is checked whenever it is set, and belongs to its object's `get_config`.
-
-    What is set after the object was made (when it has `_constructed`) must also suit the other settings, as the
-    object's `check_settings()` says; otherwise the former value stays.
-
-    Args:
-        check: Function of a name and a value, and of the rest here, that refuses wrong values.
-        *bounds, **how: Its further arguments.
-        fixed: Whether the setting means nothing after construction, and is refused then.
-
-    >>> class Method:
-    ...     gamma = Setting(check_number, 0.0, 1.0)
-    >>> method = Method()
-    >>> method.gamma = 7.0
-    Traceback (most recent call last):
-    ...
-    ValueError: `gamma` must be a number in [0.0, 1.0]. Received: gamma=7.0.
-    """
-
-    def __init__(self, check, *bounds, fixed=False, **how):
-        self._check, self._bounds, self._how, self._fixed = check, bounds, how, fixed
-
-    def __set_name__(self, owner, name):
-        self.name = name
-
-    def __get__(self, holder, owner=None):
-        if holder is None:
-            return self
-        if self.name not in vars(holder):
-            raise AttributeError(f"`{self.name}` is not set yet.")
-        return vars(holder)[self.name]
-
-    def __set__(self, holder, value):
-        self._check(self.name, value, *self._bounds, **self._how)
-        values = vars(holder)
-        if not values.get("_constructed"):
-            values[self.name] = value
-            return
-        old = values[self.name]
-        if self._fixed:
-            raise ValueError(
-                f"`{self.name}` must be given when {type(holder).__name__} is made, and does nothing later. "
-                f"Received: {self.name}={value!r}, after {old!r}."
-            )
-        values[self.name] = value
-        try:
-            holder.check_settings()
-        except Exception:
-            values[self.name] = old
-            raise
-
-
-def settings(kind):
-    """The names of a class's `Setting`s, its bases' included."""
-    return [name for c in reversed(kind.__mro__) for name, value in vars(c).items() if isinstance(value, Setting)]
-
-
 def arguments(root, kind):
     """Names of the arguments that the `__init__`s of the class `kind` up to `root` take together."""
     classes = [c for c in kind.__mro__[: kind.__mro__.index(root) + 1] if "__init__" in vars(c)]
@@ -274,10 +216,3 @@ and teaches nothing. Received: normalize_advantages=True. Take more rows, or set
             f"`{name}` must be False where there is one advantage at a time, which standardised is 0 and teaches "
             f"nothing. Received: {name}={value!r}. Take more rows, or set it to False."
         )
-
-
-def serialize(value):
-    """A setting as plain JSON: a number as it is, a schedule or an estimator as its configuration."""
-    if hasattr(value, "get_config"):
-        return keras.saving.serialize_keras_object(value)
-    return value.item() if isinstance(value, np.generic) else value

@@ -91,11 +91,11 @@ def restart(agent, fresh):
     for mine, theirs in zip(_variables(agent), _variables(fresh), strict=True):
         mine.assign(theirs)
     agent.seed = fresh.seed
-    agent.forget_players()
+    agent.forget_episodes()
 
 
 def _variables(agent):
-    return [*agent.variables, *(v for optimizer in agent._optimizers() for v in optimizer.variables)]
+    return [*agent.variables, *(v for optimizer in agent.optimizers for v in optimizer.variables)]
 
 
 def _settings(agent):

@@ -5,7 +5,8 @@ import keras
 import pytest
 
 import kerasrl_pg as pg
-from kerasrl_pg.checks import Setting, check_number, settings
+from kerasrl_pg.checks import check_number
+from kerasrl_pg.settings import Setting, settings
 
 METHODS = (pg.A2C, pg.ConstrainedGradient, pg.NPG, pg.PPO, pg.PPOPenalty, pg.REINFORCE, pg.TRPO)
 

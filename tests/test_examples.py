@@ -36,6 +36,12 @@ def test_callbacks(run, tmp_path):
     assert (tmp_path / "best.keras").exists() and (tmp_path / "log.csv").exists()
 
 
+@pytest.mark.parametrize("name", ["vtrace", "advantage_weighted"])
+def test_methods_of_forty_lines(name, run):
+    run(name, 1024)
+    assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf8").splitlines()) <= 40
+
+
 def test_own_method(run, capsys):
     run("own_method", 512)
     assert "'return'" in capsys.readouterr().out

@@ -35,8 +35,8 @@ def test_each_run_is_what_its_seed_alone_would_have_given(kind, tmp_path):
         return agents[-1]
 
     runs = pg.fit_seeds(make, env, [3, 8, 5], episodes=4, filepath=tmp_path / "{seed}.keras", **budget)
-    assert agents[0].update_function.experimental_get_tracing_count() == 1
-    assert not hasattr(agents[1], "update_function") and not hasattr(agents[2], "update_function")
+    assert agents[0].programs.latest.experimental_get_tracing_count() == 1
+    assert agents[1].programs.latest is None and agents[2].programs.latest is None
     assert runs.seeds == [3, 8, 5] and runs.returns.shape == (3,)
     for index, seed in enumerate(runs.seeds):
         alone = make_agent(seed, kind == "host")

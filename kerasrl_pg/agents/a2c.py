@@ -1,11 +1,11 @@
 """Advantage actor-critic."""
 
 import keras
-import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.checks import Setting, check_flag, check_number, check_standardizable, check_whole
+from kerasrl_pg.checks import check_flag, check_number, check_standardizable, check_whole
+from kerasrl_pg.settings import Setting
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -73,30 +73,22 @@ class A2C(Agent):
     def check_rollout(self, horizon, num_envs):
         check_standardizable(horizon * num_envs, "normalize_advantages", self.normalize_advantages)
 
+    def loss(self, samples):
+        """The class's step 3, of `Samples`."""
+        distribution, value_distribution = self.forward(samples.inputs)
+        objective = ops.score_function_objective(distribution.log_prob(samples.actions), samples.advantages)
+        policy_loss = -ops.masked_mean(objective, samples.valid)
+        critic_loss = ops.masked_mean(self.critic_head.loss(value_distribution, samples.returns), samples.valid)
+        entropy = ops.masked_mean(distribution.entropy(), samples.valid)
+        loss = (
+            policy_loss
+            + self.scheduled(self.value_coef) * critic_loss
+            - self.scheduled(self.entropy_coef) * entropy
+            + self.regularization()
+        )
+        return loss, {"policy_loss": policy_loss, "critic_loss": critic_loss, "entropy": entropy}
+
     def train_step(self, rollout):
         """Estimates advantages, then takes the class's step 3."""
-        advantages, returns, values = self.estimate(rollout)
-        if self.normalize_advantages:
-            advantages = ops.standardize(advantages, rollout.valid)
-        batch = ops.flatten_time((rollout.observations, rollout.actions, advantages, returns, rollout.valid))
-        observations, actions, advantages, returns_, valid = batch
-        with tf.GradientTape() as tape:
-            distribution, value_distribution = self.forward(observations)
-            log_probs = distribution.log_prob(actions)
-            policy_loss = -ops.masked_mean(ops.score_function_objective(log_probs, advantages), valid)
-            critic_loss = ops.masked_mean(self.critic_head.loss(value_distribution, returns_), valid)
-            entropy = ops.masked_mean(distribution.entropy(), valid)
-            loss = (
-                policy_loss
-                + self.scheduled(self.value_coef) * critic_loss
-                - self.scheduled(self.entropy_coef) * entropy
-                + self.regularization()
-            )
-        self.apply_gradients(tape, loss)
-        return {
-            "loss": loss,
-            "policy_loss": policy_loss,
-            "critic_loss": critic_loss,
-            "entropy": entropy,
-            "explained_variance": ops.explained_variance(values, returns, rollout.valid),
-        }
+        samples = self.samples(rollout)
+        return {**self.descend(self.loss, samples), **self.explained(samples)}

@@ -6,22 +6,11 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
-from kerasrl_pg.agents.agent import Agent, descend
+from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.divergence import divergence
 from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.checks import Setting, check_flag, check_number, check_standardizable, check_whole
-
-
-class Batch(NamedTuple):
-    """A rollout as one step needs it, [B, ...] each, and π_old on it."""
-
-    observations: Any
-    actions: Any
-    advantages: Any
-    returns: Any
-    valid: Any
-    old: Any = None
-    old_log_probs: Any = None
+from kerasrl_pg.checks import check_flag, check_number, check_standardizable, check_whole
+from kerasrl_pg.settings import Setting
 
 
 class Outcome(NamedTuple):
@@ -36,7 +25,7 @@ class Outcome(NamedTuple):
 class Conservative(Agent):
     """Base of the agents whose policy takes one step of a length of its own, computed and not left to an optimizer.
 
-    A method implements `policy_step(batch)`. The optimizer given to `compile` moves the critic alone, and
+    A method implements `policy_step(samples)`. The optimizer given to `compile` moves the critic alone, and
     `anneal_learning_rate` lowers its rate.
 
     Args:
@@ -79,7 +68,7 @@ class Conservative(Agent):
 
     def check_settings(self):
         super().check_settings()
-        if self.head is not None and self.critic.trainable_variables and not self.critic_variables:
+        if self.actor_critic is not None and self.critic.trainable_variables and not self.actor_critic.critic_alone:
             raise ValueError(
                 "`policy` must leave the critic a layer of its own, since shared layers belong to the policy. "
                 "Received: a critic whose layers are all the policy's."
@@ -107,15 +96,9 @@ class Conservative(Agent):
         """Adam(1e-3) for the critic: Spinning Up's `vf_lr`, OpenAI Baselines' `vf_stepsize` for MuJoCo."""
         return keras.optimizers.Adam(1e-3)
 
-    def _build_optimizers(self):
-        if getattr(self, "optimizer", None) is not None and self.observation_spec is not None:
-            self.optimizer.build(self.critic_variables)
-
-    @property
-    def critic_variables(self):
-        """The critic's trainable variables, without those that are the policy's, too."""
-        shared = {id(v) for v in self.policy.trainable_variables}
-        return [v for v in self.critic.trainable_variables if id(v) not in shared]
+    def moves(self):
+        """The optimizer moves the critic alone, but for what it shares with the policy."""
+        return {"critic": (self.optimizer, self.actor_critic.critic_alone)}
 
     def check_rollout(self, horizon, num_envs):
         check_minibatch_size(self.minibatch_size, horizon, num_envs)
@@ -126,43 +109,63 @@ class Conservative(Agent):
 
     def train_step(self, rollout):
         """Estimates advantages, takes the policy's step, then regresses the critic on the returns."""
-        advantages, returns, values = self.estimate(rollout)
-        if self.normalize_advantages:
-            advantages = ops.standardize(advantages, rollout.valid)
-        batch = ops.flatten_time(
-            (rollout.observations, rollout.actions, advantages, tf.stop_gradient(returns), rollout.valid)
+        samples = self.samples(rollout)
+        logs = self.policy_step(samples)
+        rows = samples._replace(old=())
+        fitted = for_each_minibatch(
+            lambda batch: self.descend(self.critic_loss, batch),
+            rows,
+            self.next_seed(),
+            self.update_epochs,
+            self.minibatch_size,
         )
-        batch = Batch(*batch)
-        # The ratio compares two runs of one model, so that it is 1, up to rounding, before the step.
-        old = self.policy(batch.observations)
-        batch = batch._replace(old=old, old_log_probs=old.log_prob(batch.actions))
-        logs = self.policy_step(batch)
-        logs.update(self.fit_critic(batch))
-        logs["explained_variance"] = ops.explained_variance(values, returns, rollout.valid)
-        return logs
+        return {**logs, "critic_loss": fitted["critic_loss"], **self.explained(samples)}
 
-    def policy_step(self, batch):
+    def samples(self, rollout):
+        """The rows of a rollout, with π_old itself as their `old`."""
+        samples = super().samples(rollout)
+        return samples._replace(old=self.actor_critic.distribution(samples.inputs))
+
+    def loss(self, samples):
+        """Minus what the step ascends; its gradient is -∇J."""
+        outcome = self.judge(samples)
+        return -outcome.objective, self.logs(outcome)
+
+    def gradients(self, rollout):
+        """Refused: an update is no gradient here, but a step; see `gradient(samples)`."""
+        raise NotImplementedError(
+            f"`gradients` must be asked of a method that descends its loss; {type(self).__name__} takes a step of "
+            "its own length. Call `gradient(agent.samples(rollout))` for ∇J."
+        )
+
+    def critic_loss(self, samples):
+        """The regression of the critic on the returns."""
+        values = self.actor_critic.value_distribution(samples.inputs)
+        critic_loss = ops.masked_mean(self.critic_head.loss(values, samples.returns), samples.valid)
+        return critic_loss + self.regularization(self.actor_critic.critic_alone), {"critic_loss": critic_loss}
+
+    def policy_step(self, samples):
         """Moves the policy and returns logs. Each method writes its own."""
-        raise NotImplementedError(f"{type(self).__name__} must implement policy_step(batch).")
+        raise NotImplementedError(f"{type(self).__name__} must implement policy_step(samples).")
 
-    def judge(self, batch):
+    def judge(self, samples):
         """The `Outcome` of the policy as it stands."""
-        policy = self.policy(batch.observations)
-        ratio = ops.importance_ratio(policy.log_prob(batch.actions), batch.old_log_probs)
-        surrogate = ops.masked_mean(ops.importance_objective(ratio, batch.advantages), batch.valid)
-        entropy = ops.masked_mean(policy.entropy(), batch.valid)
-        kl = ops.masked_mean(self.divergence(batch.old, policy, batch.actions), batch.valid)
+        policy = self.actor_critic.distribution(samples.inputs)
+        ratio = ops.importance_ratio(policy.log_prob(samples.actions), samples.old_log_probs)
+        surrogate = ops.masked_mean(ops.importance_objective(ratio, samples.advantages), samples.valid)
+        entropy = ops.masked_mean(policy.entropy(), samples.valid)
+        kl = ops.masked_mean(self.divergence(samples.old, policy, samples.actions), samples.valid)
         objective = surrogate + self.scheduled(self.entropy_coef) * entropy
-        return Outcome(kl, objective - self.regularization(self.policy.trainable_variables), surrogate, entropy)
+        return Outcome(kl, objective - self.regularization(self.actor_critic.policy_variables), surrogate, entropy)
 
     def divergence(self, old, new, actions):
         """KL(old || new) [B], nats, by the estimator (r - 1) - log r on the rollout's actions."""
         return divergence(old, new, actions, "sampled")
 
-    def gradient(self, batch):
+    def gradient(self, samples):
         """`(outcome, ∇J [P])` before the step."""
         with tf.GradientTape() as tape:
-            outcome = self.judge(batch)
+            outcome = self.judge(samples)
         gradients = tape.gradient(
             outcome.objective, self.policy_values(), unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
@@ -184,7 +187,7 @@ class Conservative(Agent):
         for variable, value in zip(self.policy.trainable_variables, theta, strict=True):
             variable.assign(tf.where(kept, variable.value, value))
 
-    def take(self, step, before, batch):
+    def take(self, step, before, samples):
         """Takes a step [P], unless it is nothing or not finite, or what it leads to is not finite.
 
         Returns:
@@ -192,7 +195,7 @@ class Conservative(Agent):
         """
         theta = [tf.identity(value) for value in self.policy_values()]
         self.move(theta, tf.where(ops.all_finite(step), step, 0.0))
-        after = self.judge(batch)
+        after = self.judge(samples)
         taken = tf.reduce_any(step != 0.0) & ops.all_finite(step, *after)
         self.restore_unless(taken, theta)
         after = tf.nest.map_structure(lambda new, old: tf.where(taken, new, old), after, before)
@@ -207,24 +210,6 @@ class Conservative(Agent):
             "kl": outcome.kl,
             **more,
         }
-
-    def fit_critic(self, batch):
-        """Regresses the critic on the returns; its logs, the loss a mean over minibatches."""
-        variables = self.critic_variables
-
-        def update(minibatch):
-            observations, returns, valid = minibatch
-            with tf.GradientTape() as tape:
-                critic_loss = ops.masked_mean(self.critic_head.loss(self.critic(observations), returns), valid)
-                loss = critic_loss + self.regularization(variables)
-            descend(tape, loss, (self.optimizer, variables))
-            return {"critic_loss": critic_loss}
-
-        data = batch.observations, batch.returns, batch.valid
-        logs = for_each_minibatch(
-            update, data, ("critic_loss",), self.next_seed(), self.update_epochs, self.minibatch_size
-        )
-        return {"critic_loss": logs["critic_loss"]}
 
 
 def check_trainable(**models):

@@ -4,7 +4,8 @@ import keras
 
 from kerasrl_pg import ops
 from kerasrl_pg.agents.conservative import Conservative
-from kerasrl_pg.checks import Setting, check_number
+from kerasrl_pg.checks import check_number
+from kerasrl_pg.settings import Setting
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -52,9 +53,9 @@ class ConstrainedGradient(Conservative):
         super().__init__(policy, critic, **kwargs)
         self.max_squared_norm = max_squared_norm
 
-    def policy_step(self, batch):
+    def policy_step(self, samples):
         """The class's steps 2 and 3."""
-        before, gradient = self.gradient(batch)
+        before, gradient = self.gradient(samples)
         size = ops.parameter_step_size(gradient, self.scheduled(self.max_squared_norm))
-        outcome, logs = self.take(size * gradient, before, batch)
+        outcome, logs = self.take(size * gradient, before, samples)
         return self.logs(outcome, **logs)

@@ -29,6 +29,35 @@ def divergence(old, new, actions, kl_estimator):
     return old.kl_divergence(new)
 
 
+def rows_of(distribution, head):
+    """What a head's distribution has of each row, so that minibatches can be drawn of it.
+
+    Args:
+        distribution: Of `head`, batch [B].
+        head: A `Head`.
+
+    Returns:
+        Tuple of tensors [B, ...]; `of_rows` makes a distribution of them, or of some rows of each.
+    """
+    parts = tf.nest.flatten(distribution, expand_composites=True)
+    return tuple(part for part, by_row in zip(parts, _templates(head)[1], strict=True) if by_row)
+
+
+def of_rows(rows, head):
+    """The distribution that rows of `rows_of` describe."""
+    (template, by_row), rows = _templates(head), iter(rows)
+    parts = tf.nest.flatten(template, expand_composites=True)
+    parts = [next(rows) if each else part for part, each in zip(parts, by_row, strict=True)]
+    return tf.nest.pack_sequence_as(template, parts, expand_composites=True)
+
+
+def _templates(head):
+    """A distribution of one row, and of which of its tensors there is one for each row; others are constants."""
+    one, two = (head.distribution(tf.zeros((size, head.num_parameters))) for size in (1, 2))
+    pairs = zip(*(tf.nest.flatten(each, expand_composites=True) for each in (one, two)), strict=True)
+    return one, [a.shape != b.shape for a, b in pairs]
+
+
 def check_kl_estimator(name, value):
     """Refuses, by a ValueError, what is neither "sampled" nor None."""
     check_choice(name, value, ("sampled", None))

@@ -4,19 +4,20 @@ import tensorflow as tf
 
 from kerasrl_pg import ops
 
+MOST_LOGS = 64  # A loop's variables have shapes before the names of the logs are known; ours.
 
-def for_each_minibatch(update, batch, names, seed, update_epochs, minibatch_size, keep_going=None):
+
+def for_each_minibatch(update, batch, seed, update_epochs, minibatch_size, keep_going=None):
     """Calls `update(minibatch)` for each minibatch of each pass, and averages its logs.
 
     One `tf.while_loop` runs all of it, because a call from Python for each minibatch costs ten times the update of a
     small network.
 
     Args:
-        update: Function from a minibatch (the nest of `batch` with `minibatch_size` rows) to a dictionary of scalars;
-            it applies the gradient itself.
+        update: Function from a minibatch (the nest of `batch` with `minibatch_size` rows) to a dictionary of at most 64
+            scalars; it applies the gradient itself.
         batch: Nest of tensors [B, ...].
-        names: Keys of the dictionary `update` returns.
-        seed: int32[2], of the shuffling; each pass has its own permutation.
+        seed: int32[2], of the shuffling; each pass has its own permutation. Unused where a minibatch is all rows.
         update_epochs: K, passes, at least 1.
         minibatch_size: M, rows of a minibatch; B must be a multiple.
         keep_going: None, or a function from the last minibatch's logs to a bool tensor; where False, the passes end.
@@ -28,18 +29,21 @@ def for_each_minibatch(update, batch, names, seed, update_epochs, minibatch_size
     count = update_epochs * (size // minibatch_size)
     whole = minibatch_size == size  # Then the order of its rows is nothing to a mean, and sorting is saved.
     rows = None if whole else tf.reshape(ops.random.permutations(seed, update_epochs, size), [-1, minibatch_size])
+    names = []
 
     def body(index, going, sums):
         minibatch = batch if whole else tf.nest.map_structure(lambda x: tf.gather(x, rows[index]), batch)
         logs = update(minibatch)
-        sums = {name: sums[name] + tf.cast(logs[name], tf.float32) for name in names}
+        names[:] = logs
+        values = tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
         going = tf.constant(True) if keep_going is None else keep_going(logs)
-        return index + 1, going, sums
+        return index + 1, going, sums + tf.pad(values, [[0, MOST_LOGS - len(names)]])
 
-    start = (tf.constant(0), tf.constant(True), {name: tf.constant(0.0) for name in names})
+    start = tf.constant(0), tf.constant(True), tf.zeros(MOST_LOGS)
     done, _, sums = tf.while_loop(lambda i, going, _: (i < count) & going, body, start, maximum_iterations=count)
     updates = tf.cast(done, tf.float32)
-    return {**{name: sums[name] / updates for name in names}, "updates": updates}
+    means = tf.unstack(sums[: len(names)] / updates)
+    return {**dict(zip(names, means, strict=True)), "updates": updates}
 
 
 def check_minibatch_size(minibatch_size, horizon, num_envs):

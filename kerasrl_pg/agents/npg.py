@@ -8,8 +8,9 @@ import tensorflow as tf
 from kerasrl_pg import ops
 from kerasrl_pg.agents.conservative import Conservative
 from kerasrl_pg.agents.divergence import check_kl_estimator, check_policy_kl, divergence
-from kerasrl_pg.checks import Setting, check_number, check_whole
-from kerasrl_pg.models.adopt import regularized
+from kerasrl_pg.checks import check_number, check_whole
+from kerasrl_pg.models.actor_critic import regularized
+from kerasrl_pg.settings import Setting
 
 # Most parameters whose Fisher matrix is written out and inverted. Ours: XLA decomposes 200² in 0.1 s, 500² in 5 s.
 MAX_EXPLICIT = 500
@@ -107,14 +108,14 @@ class NPG(Conservative):
                 "Take the default of 10."
             )
 
-    def policy_step(self, batch):
+    def policy_step(self, samples):
         """The class's steps 2 and 3."""
-        before, gradient = self.gradient(batch)
-        direction, logs = self.natural_direction(gradient, batch)
+        before, gradient = self.gradient(samples)
+        direction, logs = self.natural_direction(gradient, samples)
         if self.needs_damping:
             direction = tf.where(self.scheduled(self.damping) > 0.0, direction, 0.0)
         size = ops.natural_step_size(gradient, direction, self.scheduled(self.max_kl))
-        outcome, taken = self.take(size * direction, before, batch)
+        outcome, taken = self.take(size * direction, before, samples)
         return self.logs(outcome, **taken, **logs)
 
     @property
@@ -133,9 +134,9 @@ class NPG(Conservative):
                 f"kl_estimator={self.kl_estimator!r}, entropy_coef={self.entropy_coef}, policy={self.policy!r}."
             )
 
-    def natural_direction(self, gradient, batch):
+    def natural_direction(self, gradient, samples):
         """`((F + cI)⁻¹ ∇J [P], logs)`."""
-        product, damping = self.fisher_vector_product(batch), self.scheduled(self.damping)
+        product, damping = self.fisher_vector_product(samples), self.scheduled(self.damping)
         if self.cg_iterations is None:
             fisher = ops.explicit_fisher(product, gradient.shape[0])
             return ops.solve_fisher(fisher, gradient, damping), {}
@@ -144,19 +145,19 @@ class NPG(Conservative):
         )
         return direction, {"cg_residual": residual}
 
-    def fisher_vector_product(self, batch):
+    def fisher_vector_product(self, samples):
         """The function v [P] ↦ Fv at the policy as it stands."""
-        data = batch.observations, batch.actions, batch.valid
+        data = samples.inputs, samples.actions, samples.valid
         if self.fisher_fraction < 1.0:
-            size = batch.valid.shape[0]
+            size = samples.valid.shape[0]
             rows = ops.random.permutations(self.next_seed(), 1, size)[0, : math.ceil(self.fisher_fraction * size)]
             data = tf.nest.map_structure(lambda x: tf.gather(x, rows), data)
-        observations, actions, valid = data
+        inputs, actions, valid = data
 
         def mean_kl(old, new):
             return ops.masked_mean(self.divergence(old, new, actions), valid)
 
-        return ops.fisher_vector_product(lambda: self.policy(observations), mean_kl, self.policy_values())
+        return ops.fisher_vector_product(lambda: self.actor_critic.distribution(inputs), mean_kl, self.policy_values())
 
     def divergence(self, old, new, actions):
         """KL(old || new) [B], nats, by `kl_estimator`."""

@@ -1,26 +1,12 @@
 """Proximal policy optimisation with the clipped objective."""
 
-from typing import Any, NamedTuple
-
 import keras
-import tensorflow as tf
 
 from kerasrl_pg import estimators, heads, ops
 from kerasrl_pg.agents.agent import Agent
-from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.checks import Setting, check_choice, check_number, check_standardizable, check_whole
-
-
-class Batch(NamedTuple):
-    """What the passes of one update need, [B, ...] each."""
-
-    observations: Any
-    actions: Any
-    old_log_probs: Any
-    old_values: Any
-    advantages: Any
-    returns: Any
-    valid: Any
+from kerasrl_pg.agents.minibatches import check_minibatch_size
+from kerasrl_pg.checks import check_choice, check_number, check_standardizable, check_whole
+from kerasrl_pg.settings import Setting
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -132,55 +118,41 @@ class PPO(Agent):
         check_minibatch_size(self.minibatch_size, horizon, num_envs)
         check_standardizable(horizon * num_envs, "normalize_advantages", self.normalize_advantages)
 
-    def train_step(self, rollout):
-        """Estimates advantages, then runs the passes of the class's step 3 over the rollout."""
-        advantages, returns, values = self.estimate(rollout)
-        if self.normalize_advantages == "batch":
-            advantages = ops.standardize(advantages, rollout.valid)
-        batch = ops.flatten_time(
-            Batch(rollout.observations, rollout.actions, rollout.log_probs, values, advantages, returns, rollout.valid)
-        )
-        # The ratio compares two runs of one model, so that it is 1, up to rounding, before the first step.
-        batch = batch._replace(old_log_probs=self.policy(batch.observations).log_prob(batch.actions))
-        names = ("loss", "policy_loss", "critic_loss", "entropy", "kl", "clip_fraction")
-        keep_going = None if self.target_kl is None else lambda logs: logs["kl"] <= 1.5 * self.target_kl
-        logs = for_each_minibatch(
-            self.update, batch, names, self.next_seed(), self.update_epochs, self.minibatch_size, keep_going
-        )
-        logs["explained_variance"] = ops.explained_variance(values, returns, rollout.valid)
-        return logs
-
-    def update(self, batch):
-        """One step of the optimizer on a minibatch."""
-        clip_ratio = self.scheduled(self.clip_ratio)
-        advantages = batch.advantages
+    def loss(self, samples):
+        """The class's step 3 on the `Samples` of a minibatch."""
+        clip_ratio, advantages = self.scheduled(self.clip_ratio), samples.advantages
         if self.normalize_advantages == "minibatch":
-            advantages = ops.standardize(advantages, batch.valid)
-        with tf.GradientTape() as tape:
-            distribution, value_distribution = self.forward(batch.observations)
-            log_probs = distribution.log_prob(batch.actions)
-            ratio = ops.importance_ratio(log_probs, batch.old_log_probs)
-            policy_loss = -ops.masked_mean(ops.clipped_objective(ratio, advantages, clip_ratio), batch.valid)
-            critic_loss = ops.masked_mean(self.critic_loss(value_distribution, batch), batch.valid)
-            entropy = ops.masked_mean(distribution.entropy(), batch.valid)
-            loss = (
-                policy_loss
-                + self.scheduled(self.value_coef) * critic_loss
-                - self.scheduled(self.entropy_coef) * entropy
-                + self.regularization()
-            )
-        self.apply_gradients(tape, loss)
-        return {
-            "loss": loss,
+            advantages = ops.standardize(advantages, samples.valid)
+        distribution, value_distribution = self.forward(samples.inputs)
+        log_probs = distribution.log_prob(samples.actions)
+        ratio = ops.importance_ratio(log_probs, samples.old_log_probs)
+        policy_loss = -ops.masked_mean(ops.clipped_objective(ratio, advantages, clip_ratio), samples.valid)
+        critic_loss = ops.masked_mean(self.critic_loss(value_distribution, samples), samples.valid)
+        entropy = ops.masked_mean(distribution.entropy(), samples.valid)
+        loss = (
+            policy_loss
+            + self.scheduled(self.value_coef) * critic_loss
+            - self.scheduled(self.entropy_coef) * entropy
+            + self.regularization()
+        )
+        return loss, {
             "policy_loss": policy_loss,
             "critic_loss": critic_loss,
             "entropy": entropy,
-            "kl": ops.masked_mean(ops.kl_k3(log_probs, batch.old_log_probs), batch.valid),
-            "clip_fraction": ops.masked_mean(ops.clip_fraction(ratio, clip_ratio), batch.valid),
+            "kl": ops.masked_mean(ops.kl_k3(log_probs, samples.old_log_probs), samples.valid),
+            "clip_fraction": ops.masked_mean(ops.clip_fraction(ratio, clip_ratio), samples.valid),
         }
 
-    def critic_loss(self, value_distribution, batch):
+    def critic_loss(self, value_distribution, samples):
         """The critic's loss [B]: its head's, or the clipped squared error."""
         if self.value_clip is None:
-            return self.critic_head.loss(value_distribution, batch.returns)
-        return ops.clipped_squared_error(value_distribution.mean(), batch.old_values, batch.returns, self.value_clip)
+            return self.critic_head.loss(value_distribution, samples.returns)
+        values = value_distribution.mean()
+        return ops.clipped_squared_error(values, samples.old_values, samples.returns, self.value_clip)
+
+    def train_step(self, rollout):
+        """Estimates advantages, then runs the passes of the class's step 3 over the rollout."""
+        samples = self.samples(rollout)
+        until = None if self.target_kl is None else lambda logs: logs["kl"] > 1.5 * self.target_kl
+        logs = self.passes(samples, self.update_epochs, self.minibatch_size, until)
+        return {**logs, **self.explained(samples)}

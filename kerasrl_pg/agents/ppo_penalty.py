@@ -1,29 +1,16 @@
 """Proximal policy optimisation with a price on the KL divergence that adapts."""
 
-from typing import Any, NamedTuple
-
 import keras
 import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.conservative import check_trainable
-from kerasrl_pg.agents.divergence import check_kl_estimator, check_policy_kl, divergence
-from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.checks import Setting, check_flag, check_number, check_standardizable, check_whole
+from kerasrl_pg.agents.divergence import check_kl_estimator, check_policy_kl, divergence, of_rows, rows_of
+from kerasrl_pg.agents.minibatches import check_minibatch_size
+from kerasrl_pg.checks import check_flag, check_number, check_standardizable, check_whole
 from kerasrl_pg.ops.trust_region import PENALTY_BOUNDS
-
-
-class Batch(NamedTuple):
-    """What the passes of one update need, [B, ...] each."""
-
-    observations: Any
-    actions: Any
-    old: Any  # the tensors that the distributions π_old are made of
-    old_log_probs: Any
-    advantages: Any
-    returns: Any
-    valid: Any
+from kerasrl_pg.settings import Setting
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -122,67 +109,46 @@ class PPOPenalty(Agent):
         super().check_settings()
         check_policy_kl(self)
 
-    def bind(self, observation_space, action_space, argument="env"):
-        super().bind(observation_space, action_space, argument)
-        one, two = (self.policy(self.observation_spec.zeros(size)) for size in (1, 2))
-        # A distribution may hold constants beside what it has a row of for each observation.
-        pairs = zip(*(tf.nest.flatten(each, expand_composites=True) for each in (one, two)), strict=True)
-        self.by_row = tuple(a.shape != b.shape for a, b in pairs)
-
     def check_rollout(self, horizon, num_envs):
         check_minibatch_size(self.minibatch_size, horizon, num_envs)
         check_standardizable(horizon * num_envs, "normalize_advantages", self.normalize_advantages)
         check_trainable(policy=self.policy)
 
+    def samples(self, rollout):
+        """The rows of a rollout, with those of π_old as their `old`."""
+        samples = super().samples(rollout)
+        return samples._replace(old=rows_of(self.actor_critic.distribution(samples.inputs), self.head))
+
+    def loss(self, samples):
+        """The class's step 3 on the `Samples` of a minibatch."""
+        distribution, value_distribution = self.forward(samples.inputs)
+        ratio = ops.importance_ratio(distribution.log_prob(samples.actions), samples.old_log_probs)
+        kl = self.divergence(of_rows(samples.old, self.head), distribution, samples.actions)
+        objective = ops.kl_penalized_objective(ratio, samples.advantages, kl, self.penalty.value)
+        critic_loss = ops.masked_mean(self.critic_head.loss(value_distribution, samples.returns), samples.valid)
+        entropy = ops.masked_mean(distribution.entropy(), samples.valid)
+        loss = (
+            -ops.masked_mean(objective, samples.valid)
+            + self.scheduled(self.value_coef) * critic_loss
+            - self.scheduled(self.entropy_coef) * entropy
+            + self.regularization()
+        )
+        surrogate = ops.masked_mean(ops.importance_objective(ratio, samples.advantages), samples.valid)
+        return loss, {"policy_loss": -surrogate, "critic_loss": critic_loss, "entropy": entropy}
+
     def train_step(self, rollout):
         """Estimates advantages, runs the passes of the class's step 3, then adapts λ."""
-        advantages, returns, values = self.estimate(rollout)
-        if self.normalize_advantages:
-            advantages = ops.standardize(advantages, rollout.valid)
-        observations, actions, advantages, returns_, valid = ops.flatten_time(
-            (rollout.observations, rollout.actions, advantages, returns, rollout.valid)
-        )
-        old = self.policy(observations)
-        parts = tf.nest.flatten(old, expand_composites=True)
-        rows = [part for part, by_row in zip(parts, self.by_row, strict=True) if by_row]
-        batch = Batch(observations, actions, rows, old.log_prob(actions), advantages, returns_, valid)
-
-        def update(minibatch):
-            rows = iter(minibatch.old)
-            mixed = [next(rows) if by_row else part for part, by_row in zip(parts, self.by_row, strict=True)]
-            return self.update(minibatch, tf.nest.pack_sequence_as(old, mixed, expand_composites=True))
-
-        names = ("loss", "policy_loss", "critic_loss", "entropy")
-
-        logs = for_each_minibatch(update, batch, names, self.next_seed(), self.update_epochs, self.minibatch_size)
-        logs["kl"] = self.mean_kl(old, batch)
+        samples = self.samples(rollout)
+        logs = self.passes(samples, self.update_epochs, self.minibatch_size)
+        logs["kl"] = self.mean_kl(samples)
         logs["penalty"] = tf.identity(self.penalty.value)
-        logs["explained_variance"] = ops.explained_variance(values, returns, rollout.valid)
         self.penalty.assign(ops.adapt_penalty(self.penalty.value, logs["kl"], self.scheduled(self.target_kl)))
-        return logs
+        return {**logs, **self.explained(samples)}
 
-    def update(self, batch, old):
-        """One step of the optimizer on a minibatch, `old` the distribution π_old on it."""
-        with tf.GradientTape() as tape:
-            distribution, value_distribution = self.forward(batch.observations)
-            ratio = ops.importance_ratio(distribution.log_prob(batch.actions), batch.old_log_probs)
-            kl = self.divergence(old, distribution, batch.actions)
-            objective = ops.kl_penalized_objective(ratio, batch.advantages, kl, self.penalty.value)
-            critic_loss = ops.masked_mean(self.critic_head.loss(value_distribution, batch.returns), batch.valid)
-            entropy = ops.masked_mean(distribution.entropy(), batch.valid)
-            loss = (
-                -ops.masked_mean(objective, batch.valid)
-                + self.scheduled(self.value_coef) * critic_loss
-                - self.scheduled(self.entropy_coef) * entropy
-                + self.regularization()
-            )
-        self.apply_gradients(tape, loss)
-        surrogate = ops.masked_mean(ops.importance_objective(ratio, batch.advantages), batch.valid)
-        return {"loss": loss, "policy_loss": -surrogate, "critic_loss": critic_loss, "entropy": entropy}
-
-    def mean_kl(self, old, batch):
+    def mean_kl(self, samples):
         """δ_KL: KL(π_old || π) with the policy as it stands, mean over the rollout."""
-        return ops.masked_mean(self.divergence(old, self.policy(batch.observations), batch.actions), batch.valid)
+        old, new = of_rows(samples.old, self.head), self.actor_critic.distribution(samples.inputs)
+        return ops.masked_mean(self.divergence(old, new, samples.actions), samples.valid)
 
     def divergence(self, old, new, actions):
         """KL(old || new) [B], nats."""

@@ -6,9 +6,11 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
+from kerasrl_pg.agents.minibatches import for_each_minibatch
 from kerasrl_pg.baselines import Baseline
-from kerasrl_pg.checks import Setting, check_flag, check_number, check_whole
+from kerasrl_pg.checks import check_flag, check_number, check_whole
 from kerasrl_pg.envs.compiled import CompiledEnv
+from kerasrl_pg.settings import Setting
 
 
 def check_baseline(name, value):
@@ -150,60 +152,59 @@ class REINFORCE(Agent):
             )
         return self.episodes * limit
 
-    def train_step(self, rollout):
-        """Credits each action, then takes the class's steps 2 and 3, and fits the critic where there is one."""
-        rewards = self.scaled_rewards(rollout)
-        values = next_values = tf.zeros_like(rewards)
-        if self.needs_critic:
-            values, next_values = self.values(rollout.observations), self.values(rollout.next_observations)
-        advantages, returns = self.estimator(
-            rewards, values, next_values, rollout.terminated, rollout.truncated, rollout.valid, self.gamma
-        )
-        ends = ops.episode_ends(rollout.terminated, rollout.truncated, rollout.valid)
+    def credit(self, rollout):
+        """`(credit, returns, values)`, all [T, N]: R_t - b(s_t) of the class's step 2, weighed as the settings say."""
+        credit, returns, values = self.estimate(rollout)
         if self.baseline is not None:
-            advantages -= self.baseline(advantages, ends, rollout.valid)
+            credit -= self.baseline(credit, rollout.ends, rollout.valid)
         if self.normalize_advantages:
             # Where a baseline is an average of the others already, theirs hold the episode's own return.
             centred = self.baseline is not None and self.baseline.least_episodes > 1
-            others = 0.0 if centred else ops.average_baseline(advantages, ends, rollout.valid)
-            advantages = ops.standardize(advantages, rollout.valid, others)
+            others = 0.0 if centred else ops.average_baseline(credit, rollout.ends, rollout.valid)
+            credit = ops.standardize(credit, rollout.valid, others)
         if self.discounted_gradient:
-            advantages *= ops.gradient_discount(ops.steps_in_episode(ends), self.gamma)
+            credit *= ops.gradient_discount(ops.steps_in_episode(rollout.ends), self.gamma)
+        return credit, returns, values
 
-        valid = tf.cast(rollout.valid, tf.float32)
-        finished = tf.cast((rollout.terminated | rollout.truncated) & rollout.valid, tf.float32)
-        trajectories = ops.count_trajectories(ends, rollout.valid)
-        batch = ops.flatten_time((rollout.observations, rollout.actions, advantages, valid))
-        observations, actions, advantages, valid = batch
-        with tf.GradientTape() as tape:
-            distribution = self.policy(observations)
-            objective = ops.score_function_objective(distribution.log_prob(actions), advantages)
-            policy_loss = -tf.math.divide_no_nan(tf.reduce_sum(valid * objective), trajectories)
-            entropy = ops.masked_mean(distribution.entropy(), valid > 0)
-            loss = policy_loss - self.scheduled(self.entropy_coef) * entropy
-            loss += self.regularization(self.policy.trainable_variables)
-        self.apply_policy_gradients(tape, loss)
-        logs = {"loss": loss, "policy_loss": policy_loss, "entropy": entropy, "episodes": tf.reduce_sum(finished)}
+    def samples(self, rollout):
+        """The rows of the rollout's trajectories, and how many these are."""
+        trajectories = ops.count_trajectories(rollout.ends, rollout.valid)
+        return super().samples(rollout)._replace(trajectories=trajectories)
+
+    def loss(self, samples):
+        """Minus the class's step 2, of `Samples` of whole rollouts."""
+        distribution = self.actor_critic.distribution(samples.inputs)
+        objective = ops.score_function_objective(distribution.log_prob(samples.actions), samples.advantages)
+        total = tf.reduce_sum(tf.cast(samples.valid, tf.float32) * objective)
+        policy_loss = -tf.math.divide_no_nan(total, samples.trajectories)
+        entropy = ops.masked_mean(distribution.entropy(), samples.valid)
+        loss = policy_loss - self.scheduled(self.entropy_coef) * entropy
+        loss += self.regularization(self.actor_critic.policy_variables)
+        return loss, {"policy_loss": policy_loss, "entropy": entropy}
+
+    def critic_loss(self, samples):
+        """The regression of the critic on the returns."""
+        values = self.actor_critic.value_distribution(samples.inputs)
+        critic_loss = ops.masked_mean(self.critic_head.loss(values, samples.returns), samples.valid)
+        return critic_loss + self.regularization(self.actor_critic.critic_variables), {"critic_loss": critic_loss}
+
+    def train_step(self, rollout):
+        """Credits each action, takes the class's steps 2 and 3, and fits the critic where there is one."""
+        samples = self.samples(rollout)
+        finished = (rollout.terminated | rollout.truncated) & rollout.valid
+        logs = self.descend(self.loss, samples, "policy" if self.needs_critic else None)
+        logs["episodes"] = tf.reduce_sum(tf.cast(finished, tf.float32))
         if self.needs_critic:
-            logs["critic_loss"] = self.fit_critic(observations, tf.reshape(returns, [-1]), valid > 0)
-            logs["explained_variance"] = ops.explained_variance(values, returns, rollout.valid)
+            steps = for_each_minibatch(
+                lambda rows: self.descend(self.critic_loss, rows, "critic"),
+                samples._replace(trajectories=()),
+                None,
+                self.baseline.update_epochs,
+                samples.valid.shape[0],
+            )
+            logs["critic_loss"] = steps["critic_loss"]
+            logs.update(self.explained(samples))
         return logs
-
-    def fit_critic(self, observations, returns, valid):
-        """Regresses the critic on the returns [B]; the mean loss of the steps."""
-
-        def body(step, total):
-            with tf.GradientTape() as tape:
-                critic_loss = ops.masked_mean(self.critic_head.loss(self.critic(observations), returns), valid)
-                loss = critic_loss + self.regularization(self.critic.trainable_variables)
-            self.apply_critic_gradients(tape, loss)
-            return step + 1, total + critic_loss
-
-        steps = self.baseline.update_epochs
-        _, total = tf.while_loop(
-            lambda step, _: step < steps, body, (tf.constant(0), tf.constant(0.0)), maximum_iterations=steps
-        )
-        return total / steps
 
 
 def _time_limit(vector_env):

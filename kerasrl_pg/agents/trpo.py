@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from kerasrl_pg import ops
 from kerasrl_pg.agents.npg import NPG
-from kerasrl_pg.checks import Setting, check_number, check_whole
+from kerasrl_pg.checks import check_number, check_whole
+from kerasrl_pg.settings import Setting
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -67,10 +68,10 @@ class TRPO(NPG):
         if self.backtrack_ratio == 1.0:
             raise ValueError("`backtrack_ratio` must be below 1, or no step is shortened. Received: 1.0.")
 
-    def take(self, step, before, batch):
+    def take(self, step, before, samples):
         """The class's step 3; returns `(outcome, logs)`."""
         if self.backtracks is None:
-            return super().take(step, before, batch)
+            return super().take(step, before, samples)
         theta = [tf.identity(value) for value in self.policy_values()]
         usable = ops.all_finite(step) & tf.reduce_any(step != 0.0)
         step = tf.where(usable, step, 0.0)
@@ -79,7 +80,7 @@ class TRPO(NPG):
 
         def evaluate(fraction):
             self.move(theta, fraction * step)
-            return self.judge(batch)
+            return self.judge(samples)
 
         fraction, shortened, outcome = ops.backtracking_line_search(
             evaluate, before, max_kl, self.backtrack_ratio, self.backtracks

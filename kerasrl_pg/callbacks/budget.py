@@ -24,6 +24,7 @@ class Budget(keras.callbacks.Callback):
         epochs: How many there are.
         executions_per_epoch: How many times an epoch's progress bar moves, at most; None where nobody knows.
         total: The budget, in environment steps or, without `total_steps`, in iterations.
+        epoch_is_over: Whether the present epoch has had its share.
 
     Raises:
         ValueError: If the budget is missing, contradictory, or smaller than one rollout.
@@ -46,6 +47,7 @@ class Budget(keras.callbacks.Callback):
         for name, value in (("total_steps", total_steps), ("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
             if value is not None:
                 check_whole(name, value)
+        self.epoch_is_over = False
         self.rollout_steps = rollout_steps
         self.steps_per_execution = steps_per_execution
         self._in_steps = int(total_steps is not None)  # Index into `progress`.
@@ -133,11 +135,20 @@ class Budget(keras.callbacks.Callback):
         environment steps (1)."""
         return [self._reach, self._in_steps]
 
-    def iterations(self):
-        """How many iterations the next execution runs: `steps_per_execution`, or what is left of epoch and budget."""
+    def iterations(self, progress):
+        """How many iterations the next execution runs, at `[iterations, environment steps]`: `steps_per_execution`, or
+        what is left of epoch and budget; none where a callback has restored what has spent it."""
+        self.spend(progress)
+        if self.epoch_is_over:
+            return 0
         epoch = (self.share(self._epoch + 1) - self._spent) // self._unit
         budget = (self.total - self._spent) // self._unit
         return max(1, min(self.steps_per_execution, epoch, budget))
+
+    def spend(self, progress):
+        """Notes what is spent, `[iterations, environment steps]`, and whether the epoch is over."""
+        self._spent = progress[self._in_steps]
+        self.epoch_is_over = self._spent >= self.share(self._epoch + 1) or self._is_spent(self._spent)
 
     def _is_spent(self, spent):
         return spent + self._unit > self.total
@@ -146,24 +157,17 @@ class Budget(keras.callbacks.Callback):
         self._spent = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model._runtime.epoch_is_over = False
+        self.epoch_is_over = False
         self._epoch = epoch
-        if self._spent is None:  # Not earlier: another callback may restore a checkpoint when training begins.
-            self._spent = int(self.model.progress.numpy()[self._in_steps])
-
-    def on_train_batch_end(self, batch, logs=None):
-        runtime = self.model._runtime
-        self._spent = runtime.training.progress[self._in_steps]
-        runtime.epoch_is_over = self._spent >= self.share(self._epoch + 1) or self._is_spent(self._spent)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.model._runtime.epoch_is_over = False
-        if self._is_spent(self._spent):
+        self.epoch_is_over = False
+        if self._spent is not None and self._is_spent(self._spent):
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
         spent = int(self.model.progress.numpy()[self._in_steps]) if self._spent is None else self._spent
-        if not self._is_spent(spent) and not self.model._runtime.stop_training:
+        if not self._is_spent(spent) and not self.model.stop_training:
             raise RuntimeError(
                 f"The budget of {self.total} {'environment steps' if self._in_steps else 'iterations'} must be spent, "
                 f"unless a callback sets `stop_training`. Received: {spent}. Something raised StopIteration, which "

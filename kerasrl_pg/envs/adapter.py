@@ -72,7 +72,11 @@ class CompiledVectorEnv(VectorEnv):
         if seed is not None:
             self._seed = tf.constant([seed, 0], tf.int64)
         self._running, self._seed = self._reset(self._seed)
-        return _as_numpy(self.single_observation_space, self._running.observations), {}
+        return _as_numpy(self.single_observation_space, self._running.observations), self._masks()
+
+    def _masks(self):
+        masks = self.env.action_masks(self._running.state)
+        return {} if masks is None else {"action_mask": masks.numpy()}
 
     def step(self, actions):
         """One step in each environment.
@@ -95,10 +99,10 @@ class CompiledVectorEnv(VectorEnv):
             raise ValueError(f"`actions` must be of {space}, of shape {space.shape}. Received: actions={actions!r}.")
         self._running, outcome, self._seed = self._step(self._running, tf.constant(actions), self._seed)
         observations = _as_numpy(self.single_observation_space, self._running.observations)
-        ended, info = outcome.ended.numpy(), {}
+        ended, info = outcome.ended.numpy(), self._masks()
         if ended.any():
             final = _as_numpy(self.single_observation_space, outcome.next_observations)
-            info = {"final_obs": np.full(self.num_envs, None, object), "_final_obs": ended}
+            info = info | {"final_obs": np.full(self.num_envs, None, object), "_final_obs": ended}
             for index in ended.nonzero()[0]:
                 info["final_obs"][index] = tf.nest.map_structure(lambda x, i=index: x[i], final)
         return observations, outcome.rewards.numpy(), outcome.terminated.numpy(), outcome.truncated.numpy(), info

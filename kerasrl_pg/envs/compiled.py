@@ -109,6 +109,10 @@ class CompiledEnv:
         """Observations of a state: a tensor [N, ...], or a flat dictionary of them for a `Dict` space."""
         raise NotImplementedError(f"{type(self).__name__} must implement observe(state).")
 
+    def action_masks(self, state):
+        """The actions that a state allows, bool [N, ...] of the head's `mask_shape`; None where all are."""
+        return
+
     def step(self, state, actions, noise):
         """One step.
 

@@ -17,18 +17,21 @@ class ObservationSpec:
 
     | leaf space | tensor per observation |
     | --- | --- |
-    | `Box` of uint8 with 2 or 3 dimensions | an image, kept uint8 |
+    | `Box` of uint8 with 2 to 4 dimensions | kept uint8 |
     | any other `Box` | float32 |
     | `Discrete`, `MultiDiscrete` | int32 |
     | `MultiBinary` | float32 of 0 and 1 |
+    | `Text`, and others of type str | int32 [max_length]: numbers of the `characters` from 1; 0 after the end |
+
+    What networks make of each is `kind_of`'s to say.
 
     Args:
         space: A gymnasium observation space.
 
     Raises:
-        ValueError: If a leaf is of another kind (`Text`, `Graph`, `Sequence`, ...), holds nothing, or has choices
-            beyond int32; if a `Dict` has keys that are neither texts nor whole numbers; or two leaves get the same
-            name. The sentence names the leaf's place, as `observation_space['robot'][1]`.
+        ValueError: If a leaf is of another kind (`Graph`, `Sequence`, ...), holds nothing, or has choices beyond
+            int32; if a `Dict` has keys that are neither texts nor whole numbers; or two leaves get the same name. The
+            sentence names the leaf's place, as `observation_space['robot'][1]`.
 
     Attributes:
         choices: `(smallest, largest)` by name, of the leaves that have choices, as numbers or arrays.
@@ -81,8 +84,8 @@ class ObservationSpec:
             An array, or a flat dictionary of arrays; dtypes may still be the environment's.
         """
         if self.single:
-            return np.asarray(observations)
-        return {name: np.asarray(leaf.part(observations)) for name, leaf in self._leaves.items()}
+            return self._leaves["observation"].array(observations)
+        return {name: leaf.array(leaf.part(observations)) for name, leaf in self._leaves.items()}
 
     def read(self, observations, count, where, rows=False):
         """A batch of observations, judged by their kind, as this spec's arrays.
@@ -132,6 +135,10 @@ class ObservationSpec:
         """Zeroed storage for observations with the leading sizes `batch`."""
         return self.map(lambda spec: np.zeros((*batch, *spec.shape), spec.dtype.as_numpy_dtype))
 
+    def place(self, name):
+        """Where a leaf stands in the observation space, as Python writes it."""
+        return f"observation_space{place(self._leaves[name].path)}"
+
     def map(self, function, *structures):
         """`function(leaf_spec, *leaves)` over this spec's leaves, in its own structure."""
         if self.single:
@@ -156,13 +163,13 @@ class ObservationSpec:
         """
         leaf = next(iter(self._leaves.values()))
         array = np.asarray(leaf.parts(observations, where, rows=False))
-        if array.shape == leaf.shape:
+        shape = leaf.shape if leaf.characters is None else ()
+        if array.shape == shape:
             return None
-        if array.shape[1:] == leaf.shape and array.ndim == len(leaf.shape) + 1:
+        if array.shape[1:] == shape and array.ndim == len(shape) + 1:
             return len(array)
         raise ValueError(
-            f"`observation{place(leaf.path)}` must have shape {leaf.shape}, or a batch of it. "
-            f"Received: shape {array.shape}."
+            f"`observation{place(leaf.path)}` must have shape {shape}, or a batch of it. Received: shape {array.shape}."
         )
 
 
@@ -177,6 +184,7 @@ class _Leaf:
         dtype, tf_dtype: Of the array it becomes.
         kinds: NumPy's letters for the dtypes that an environment may give.
         low, high: The smallest and the largest choice; None where there are no choices.
+        characters: The number of each character of a text; None elsewhere.
     """
 
     def __init__(self, space, path):
@@ -184,9 +192,14 @@ class _Leaf:
         self.space, self.path = space, path
         self.tf_dtype = _leaf_dtype(space, name)
         self.dtype = np.dtype(self.tf_dtype.as_numpy_dtype)
-        self.shape = tuple(space.shape)
+        self.characters = None
+        text = as_text(space)
+        self.shape = tuple(space.shape) if text is None else (text.max_length,)
         _check_holds_something(space, name)
         self.kinds, self.low, self.high = "biuf", None, None
+        if text is not None:
+            self.characters = {letter: number for number, letter in enumerate(text.characters, start=1)}
+            self.kinds, self.low, self.high = "U", 0, len(self.characters)
         if isinstance(space, gym.spaces.Discrete):
             self.kinds, self.low, self.high = "biu", int(space.start), int(space.start) + int(space.n) - 1
         elif isinstance(space, gym.spaces.MultiDiscrete):
@@ -195,7 +208,7 @@ class _Leaf:
             self.kinds, self.low, self.high = "biu", start, start + space.nvec.astype(np.int64) - 1
         elif isinstance(space, gym.spaces.MultiBinary):
             self.low, self.high = 0, 1
-        elif is_image(space):
+        elif self.dtype == np.uint8:
             self.kinds, self.low, self.high = "biu", 0, 255
         ends = np.iinfo(np.int32)
         if self.low is not None and (np.min(self.low) < ends.min or np.max(self.high) > ends.max):
@@ -227,8 +240,41 @@ class _Leaf:
                 "Repair the observation, or the observation_space."
             ) from None
 
+    def array(self, part):
+        """This leaf's part of an observation or a batch, as an array."""
+        if self.characters is None:
+            return np.asarray(part)
+        texts = np.asarray(part)
+        return self.read(texts.reshape(-1), texts.size, lambda row: "").reshape(*texts.shape, *self.shape)
+
+    def _read_texts(self, values, count, where):
+        """int32 [count, max_length], of texts."""
+        values = values.tolist() if isinstance(values, np.ndarray) else values
+        if isinstance(values, str) or len(values) != count:
+            raise ValueError(
+                f"`observation{place(self.path)}` must be {count} texts. Received: {shown(values)} {where(None)}. "
+                "Repair the observation, or the observation_space."
+            )
+        array = np.zeros((count, *self.shape), np.int32)
+        for row, text in enumerate(values):
+            try:
+                numbers = [self.characters[letter] for letter in text] if isinstance(text, str) else None
+            except KeyError:
+                numbers = None
+            if numbers is None or len(numbers) > self.shape[0]:
+                letters = "".join(self.characters)
+                raise ValueError(
+                    f"`observation{place(self.path)}` must be a text of at most {self.shape[0]} of the characters "
+                    f"{letters!r}. Received: {shown(text)} {where(row)}. Declare more in a gymnasium.spaces.Text, with "
+                    "an ObservationWrapper, or leave it out, as by gymnasium.wrappers.FilterObservation."
+                )
+            array[row, : len(numbers)] = numbers
+        return array
+
     def read(self, values, count, where):
         """An array [count, ...] of this leaf's dtype; see `ObservationSpec.read`."""
+        if self.characters is not None:
+            return self._read_texts(values, count, where)
         try:
             array = np.asarray(values)
         except (ValueError, TypeError):  # Rows of several shapes, or what is no array at all.
@@ -325,45 +371,51 @@ def _parts(space, name, path):
     return parts
 
 
-def check_buildable(spec, action_space=None):
+def check_buildable(spec, action_space=None, kinds=None):
     """Refuses spaces that the library's own networks cannot be built for, before Keras says so unreadably.
 
     Args:
         spec: An `ObservationSpec`.
         action_space: The action space, or None where the head is the user's own.
+        kinds: How networks take each leaf, by name; None for `kind_of` each.
 
     Raises:
-        ValueError: If an image is too small for a convolution, actions are of no numbers, or there are more choices
-            than networks can hold; the sentence names the leaf's place.
+        ValueError: If a leaf does not fit its kind, actions are of no numbers, or there are more choices than
+            networks can hold; the sentence names the leaf's place.
     """
-    for leaf in spec._leaves.values():
+    for key, leaf in spec._leaves.items():
+        kind = kind_of(leaf.space) if kinds is None else kinds[key]
         space, name = leaf.space, f"observation_space{place(leaf.path)}"
-        if is_image(space) and min(_sides(space)) < 3:
+        if kind == "image" and min(_sides(space)) < 3:
             raise ValueError(
-                f"`{name}` must have sides of at least 3, since uint8 of two or three dimensions is an image here and "
-                f"passes through convolutions of 3 x 3. Received: {space} of shape {space.shape}. Flatten it, as by "
-                "gymnasium.wrappers.FlattenObservation, or pass networks of your own."
+                f"`{name}` must have sides of at least 3, since it is taken as an image and convolved by "
+                f"3 x 3. Received: {space} of shape {space.shape}. Take it as numbers, "
+                f"by networks=Networks(encoders={{{key!r}: 'numbers'}}), or pass networks of your own."
             )
-        # Ours: one dense layer of 64 would hold 256 MiB.
-        _check_count(name, space, _choices(space), 2**20, "ObservationWrapper")
+        if kind == "categories":
+            # Ours: an embedding of 16 columns with Adam's moments and a gradient holds 4 GiB then, in each network.
+            _check_count(name, space, _choices(space), 2**24, "ObservationWrapper")
     if action_space is not None and action_space.shape is not None:
         _check_holds_something(action_space, "action_space")
-        count = _choices(action_space, together=True) or int(np.prod(action_space.shape, dtype=float))
+        count = int(np.prod(action_space.shape, dtype=float))
+        if not isinstance(action_space, gym.spaces.Box):
+            count = _choices(action_space, together=True) or count
         # Ours: each step draws a number for each, so that 256 steps of 8 environments take 512 MiB.
         _check_count("action_space", action_space, count, 2**16, "ActionWrapper")
 
 
 def _sides(image):
-    """Height and width, the channels being the smaller of the first and the last axis, as in `models.networks.cnn`."""
-    shape = image.shape
+    """Height and width of a picture, the channels being the smaller of its first and last axis."""
+    shape = image.shape[-3:]
     return shape[:2] if len(shape) == 2 or shape[0] >= shape[2] else shape[1:]
 
 
 def _check_holds_something(space, name):
-    if 0 in space.shape:
-        raise ValueError(
-            f"`{name}` must hold at least one number. Received: {space} of shape {space.shape}. Leave it out."
-        )
+    text = as_text(space)
+    shape = space.shape if text is None else (text.max_length, len(text.characters))
+    if 0 in shape:
+        what = "number" if text is None else "character"
+        raise ValueError(f"`{name}` must hold at least one {what}. Received: {space} of shape {shape}. Leave it out.")
 
 
 def _check_count(name, space, count, most, wrapper):
@@ -381,7 +433,24 @@ def _choices(space, together=False):
         return int(space.n)
     if isinstance(space, gym.spaces.MultiDiscrete):
         return int(space.nvec.size * space.nvec.max(initial=0) if together else space.nvec.sum(dtype=float))
+    if isinstance(space, gym.spaces.Box) and space.dtype.kind in "biu" and bounds_of(space) is not None:
+        low, high = bounds_of(space)
+        return (high - low + 1) * (space.shape[0] if len(space.shape) == 1 else 1)
     return 0
+
+
+def bounds_of(space):
+    """`(low, high)` where a `Box` has the same finite bounds everywhere, as Python numbers; else None.
+
+    >>> bounds_of(gym.spaces.Box(0, 255, (84, 84), "uint8"))
+    (0, 255)
+    """
+    if not space.low.size or not all(np.all(bound == bound.flat[0]) for bound in (space.low, space.high)):
+        return None
+    low, high = space.low.flat[0].item(), space.high.flat[0].item()
+    if not np.isfinite([float(low), float(high)]).all():
+        return None
+    return (int(low), int(high)) if space.dtype.kind in "biu" else (low, high)
 
 
 def _leaf_name(path):
@@ -396,24 +465,77 @@ def _leaf_name(path):
 
 def _leaf_dtype(space, name):
     if isinstance(space, gym.spaces.Box):
-        return tf.uint8 if is_image(space) else tf.float32
-    if isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
+        return tf.uint8 if space.dtype == np.uint8 and len(space.shape) in (2, 3, 4) else tf.float32
+    if isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)) or as_text(space) is not None:
         return tf.int32
     if isinstance(space, gym.spaces.MultiBinary):
         return tf.float32
     raise ValueError(
-        "An observation space must be Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these. "
+        "An observation space must be Box, Discrete, MultiDiscrete, MultiBinary, Text, or a Dict or Tuple of these. "
         f"Received: {space} as {name}. Convert it with a gymnasium.ObservationWrapper."
     )
 
 
+# A space of type str that is no `Text` says neither how long its texts are nor of which characters. Ours, because
+# MiniGrid's missions, the ones in use, have up to about a hundred.
+_UNSAID = gym.spaces.Text(128, min_length=0, charset="".join(map(chr, range(32, 127))))
+
+
+def as_text(space):
+    """The `gymnasium.spaces.Text` that a space of texts counts as; None for a space of something else.
+
+    A space of type str of another class, as MiniGrid's `MissionSpace`, counts as up to 128 printable ASCII characters.
+
+    >>> as_text(gym.spaces.Text(3, charset="ab"))
+    Text(1, 3, charset=ab)
+    >>> as_text(gym.spaces.Discrete(3)) is None
+    True
+    """
+    if isinstance(space, gym.spaces.Text):
+        return space
+    return _UNSAID if space.dtype is not None and space.dtype.kind == "U" else None
+
+
+def kind_of(space):
+    """How the library's networks take a leaf of an observation space, unless `Networks(encoders=...)` says otherwise.
+
+    | kind | leaf space |
+    | --- | --- |
+    | "image" | `Box` of uint8 with 2 to 4 dimensions (a picture, one with channels, a stack of those) |
+    | "image" | `Box` of any dtype from 0 to 1 or 255, with 3 or 4 dimensions and sides of at least 3, or 2 of 36 |
+    | "categories" | `Discrete`, `MultiDiscrete`; `Box` of uint8 with 2 to 4 dimensions, up to 2 to 63 |
+    | "text" | `Text`, and others of type str |
+    | "numbers" | the rest |
+
+    Pixels go up to 255 or 1. A grid of bytes that stops short of 64 holds what stands in each cell: ours, because
+    one-hot vectors lose nothing of it, even where it is a quantity.
+
+    >>> kind_of(gym.spaces.Box(0, 1, (4, 84, 84))), kind_of(gym.spaces.Box(0, 10, (7, 7, 3), "uint8"))
+    ('image', 'categories')
+    """
+    if isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete)):
+        return "categories"
+    if as_text(space) is not None:
+        return "text"
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) not in (2, 3, 4):
+        return "numbers"
+    bounds = bounds_of(space)
+    if space.dtype == np.uint8:
+        if bounds is not None and 1 < bounds[1] < 64:
+            return "categories"
+        return "image" if len(space.shape) < 4 or min(_sides(space)) >= 3 else "numbers"
+    if bounds is None or bounds[0] != 0 or bounds[1] not in (1, 255):
+        return "numbers"
+    return "image" if min(_sides(space)) >= (36 if len(space.shape) == 2 else 3) else "numbers"
+
+
 def is_image(space):
-    """Whether a `Box` holds an image: uint8 of two or three dimensions.
+    """Whether a space holds an image, by `kind_of`.
 
     >>> is_image(gym.spaces.Box(0, 255, (84, 84, 4), "uint8"))
     True
     """
-    return isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
+    return kind_of(space) == "image"
 
 
 def space_to_config(space, name="space"):
@@ -452,13 +574,17 @@ def space_to_config(space, name="space"):
         }
     if isinstance(space, gym.spaces.MultiBinary):
         return {"kind": "MultiBinary", "shape": list(space.shape)}
+    text = as_text(space)
+    if text is not None:
+        lengths = {"min_length": int(text.min_length), "max_length": int(text.max_length)}
+        return {"kind": "Text", **lengths, "characters": text.characters}
     if isinstance(space, gym.spaces.Dict):
         spaces = [[k, space_to_config(s, f"{name}[{k!r}]")] for k, s in space.spaces.items()]
         return {"kind": "Dict", "spaces": spaces}
     if isinstance(space, gym.spaces.Tuple):
         return {"kind": "Tuple", "spaces": [space_to_config(s, f"{name}[{i}]") for i, s in enumerate(space.spaces)]}
     raise ValueError(
-        "A space must be Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple. "
+        "A space must be Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict or Tuple. "
         f"Received: {space} of kind {kind} as {name}. Convert it with a gymnasium wrapper."
     )
 
@@ -482,6 +608,8 @@ def space_from_config(config):
     if kind == "MultiBinary":
         shape = config["shape"]
         return gym.spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
+    if kind == "Text":
+        return gym.spaces.Text(config["max_length"], min_length=config["min_length"], charset=config["characters"])
     if kind == "Dict":
         # A list keeps its order; gymnasium sorts the keys of a dictionary.
         return gym.spaces.Dict([(k, space_from_config(s)) for k, s in config["spaces"]])

@@ -181,6 +181,8 @@ class Stepper:
         plays = {SyncVectorEnv: self._play_each, AsyncVectorEnv: self._play_workers}
         self._play = plays.get(type(env), self._play_vector)
         self._resetting = np.zeros(self.num_envs, bool)
+        self._masks = [None] * self.num_envs
+        self.gives_masks = True  # Until a first reset says otherwise.
         self._steps = 0
         self._in_reset = True
 
@@ -194,10 +196,14 @@ class Stepper:
         self._resetting[:] = False
         self._steps = 0
         seed = int(seed) if seed is not None and self._seeded_by_reset else None
-        self._in_reset = True
+        self._in_reset = self.gives_masks = True
+        self._masks = [None] * self.num_envs
         if self._envs is not None:
-            return self._reset_each(range(self.num_envs), seed)
-        return self._reset_all(seed=seed)
+            observations = self._reset_each(range(self.num_envs), seed)
+        else:
+            observations = self._reset_all(seed=seed)
+        self.gives_masks = any(mask is not None for mask in self._masks)
+        return observations
 
     def step(self, actions):
         """Steps all environments with `actions` [N, ...]; returns a `Step`.
@@ -209,6 +215,8 @@ class Stepper:
         """
         self._in_reset = False
         raw, rows, rewards, terminated, truncated, info = self._play(actions)
+        if self.gives_masks:
+            self._note_masks(info)
         next_observations = observations = self.spec.read(raw, self.num_envs, self._where, rows)
         self._steps += 1
         self._in_reset = True
@@ -241,11 +249,11 @@ class Stepper:
         except Exception as error:
             raise self._raised(error, len(results)) from error
         try:
-            raw, rewards, terminated, truncated, _ = zip(*results, strict=True)
+            raw, rewards, terminated, truncated, infos = zip(*results, strict=True)
         except (ValueError, TypeError):
             fits = [isinstance(result, (tuple, list)) and len(result) == 5 for result in results]
             raise self._no_step(results[fits.index(False)], fits.index(False)) from None
-        return raw, True, self._numbers(rewards), *self._flags(terminated, truncated), None
+        return raw, True, self._numbers(rewards), *self._flags(terminated, truncated), infos
 
     def _play_workers(self, actions):
         """One step of an `AsyncVectorEnv`: its own `step`, but for the conversion to arrays."""
@@ -258,12 +266,11 @@ class Stepper:
         except Exception as error:
             raise self._raised(error) from error
         raw, rewards, terminated, truncated, infos = zip(*results, strict=True)
-        final = None
         if self.mode is AutoresetMode.SAME_STEP:
-            final = {"final_obs": [info.get("final_obs") for info in infos]}
+            infos = {"final_obs": [info.get("final_obs") for info in infos], "each": infos}
         if env.shared_memory:
             raw = env.observations
-        return raw, not env.shared_memory, self._numbers(rewards), *self._flags(terminated, truncated), final
+        return raw, not env.shared_memory, self._numbers(rewards), *self._flags(terminated, truncated), infos
 
     def _play_vector(self, actions):
         """One step of any other vector environment."""
@@ -340,6 +347,8 @@ class Stepper:
             except Exception as error:
                 raise self._raised(error, row) from error
             observations.append(self._first(result, row))
+            if self.gives_masks:
+                self._masks[row] = _mask_in(result[1])
         return self.spec.read(observations, len(observations), lambda row: self._where(index[row]), rows=True)
 
     def _reset_all(self, **kwargs):
@@ -348,7 +357,10 @@ class Stepper:
             result = self.env.reset(**kwargs)
         except Exception as error:
             raise self._raised(error) from error
-        return self.spec.read(self._first(result, None), self.num_envs, self._where)
+        observations = self._first(result, None)
+        if self.gives_masks:
+            self._note_masks(result[1])
+        return self.spec.read(observations, self.num_envs, self._where)
 
     def _first(self, result, row):
         if not isinstance(result, (tuple, list)) or len(result) != 2:
@@ -357,6 +369,51 @@ class Stepper:
                 "The old gym's `reset` returned the observation alone."
             )
         return result[0]
+
+    def _note_masks(self, info):
+        """Keeps the `action_mask`s of what came with observations: a tuple of infos, or a vector's own."""
+        if isinstance(info, dict) and "each" in info:
+            info = info["each"]
+        if not isinstance(info, dict):
+            self._masks = list(map(_mask_in, info))
+        elif "action_mask" in info:
+            given = np.asarray(info.get("_action_mask", np.ones(self.num_envs, bool)), bool)
+            for row in given.nonzero()[0]:
+                self._masks[row] = _index(info["action_mask"], row)
+
+    def masks(self, head):
+        """The actions that are allowed next, as the environments' infos say.
+
+        Args:
+            head: The policy's `Head`.
+
+        Returns:
+            bool [N, *head.mask_shape]; None where the environments say nothing.
+
+        Raises:
+            ValueError: If an environment that gave masks gives none, or none of the head's.
+        """
+        if not self.gives_masks:
+            return None
+        try:
+            if all(isinstance(mask, np.ndarray) and mask.dtype != object for mask in self._masks):
+                return head.read_mask(np.stack(self._masks))
+        except ValueError:  # Row by row, to say which.
+            pass
+        moment = f"after step {self._steps - 1} since the last reset" if self._steps else "in `reset`"
+        rows = []
+        for row, mask in enumerate(self._masks):
+            if mask is None:
+                raise ValueError(
+                    "`info['action_mask']` must be given with every observation. Received: none from environment "
+                    f"{row} {moment}. "
+                    "Give it in `reset` and `step`, ones where all is allowed."
+                )
+            try:
+                rows.append(head.read_mask(mask))
+            except ValueError as error:
+                raise ValueError(f"{error} It came from environment {row} {moment}.") from None
+        return np.stack(rows)
 
     def _put(self, arrays, index, new):
         """`arrays` with the rows `index` replaced, in place."""
@@ -414,6 +471,11 @@ class _Mask(dict):
 
     def __reduce__(self):
         return type(None), ()
+
+
+def _mask_in(info):
+    """The action mask of one environment's info, or None."""
+    return info.get("action_mask") if isinstance(info, dict) else None
 
 
 def _index(final, index):

@@ -127,6 +127,9 @@ class Wrapper(CompiledEnv):
     def reset(self, noise):
         return self.env.reset(noise)
 
+    def action_masks(self, state):
+        return self.env.action_masks(state)
+
     def observe(self, state):
         return self.env.observe(state)
 

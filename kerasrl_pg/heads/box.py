@@ -85,6 +85,20 @@ def is_box(space):
     return isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating)
 
 
+def is_integer_box(space):
+    """Whether `space` is a gymnasium `Box` of integers."""
+    return isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.integer)
+
+
+def count_choices(space):
+    """How many integers each entry of an integer `Box` may be, an array of Python's integers, which do not overflow.
+
+    >>> count_choices(gymnasium.spaces.Box(-1, 1, (2,), np.int8))
+    array([3, 3], dtype=object)
+    """
+    return np.asarray(space.high.astype(object) - space.low.astype(object) + 1, object)
+
+
 def as_config(bound):
     """A bound as nested lists for `get_config`; None if it is infinite everywhere."""
     return None if np.isinf(bound).all() else bound.tolist()

@@ -121,6 +121,7 @@ class Gaussian(Head):
             kernel_initializer=kernel_initializer,
             **kwargs,
         )
+        self.num_parameters = 2 * size
         self.shape = shape
         self.low, self.high = bounds(low, high, shape)
         self.state_dependent_std = bool(state_dependent_std)

@@ -7,13 +7,91 @@ clipping and squashing lose information that the log-probability needs.
 Drawing is split in two. `head.noise(seed, shape)` makes all random numbers beforehand, and
 `head.sample(distribution, noise)` is a plain function of them, so that the same action comes out of
 eager, graph, XLA and LiteRT code.
+
+Some environments forbid actions for a while. `head.read_mask(info["action_mask"])` judges what they say,
+and `head.mask(distribution, masks)` is the policy over what is left.
 """
+
+import contextlib
+import contextvars
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.ops import random
+
+_notes = contextvars.ContextVar("notes", default=None)  # Where heads note their parameters, while somebody asks.
+
+
+class Notes:
+    """What `noting` noted.
+
+    Attributes:
+        all: the parameters of every call, in order.
+    """
+
+    def __init__(self):
+        self.all = []
+
+    @property
+    def parameters(self):
+        """The parameters [..., P] of the one distribution that was made.
+
+        Raises:
+            RuntimeError: if a head made none, or several.
+        """
+        if len(self.all) != 1:
+            raise RuntimeError(
+                "Inside noting() exactly one Head must be called, once, for its parameters to be known. "
+                f"Received: {len(self.all)} calls. Call the policy once, and by itself: model(observations)."
+            )
+        return self.all[0]
+
+
+@contextlib.contextmanager
+def noting():
+    """Notes the parameters of which a policy's head makes its distribution, while the policy is called inside.
+
+    `head.distribution(rows)` rebuilds the distribution of some of their rows, so an old policy is kept as one
+    tensor. Critics' heads are not noted. In a graph, what is noted belongs to the graph in which the head is called.
+
+    Returns:
+        A context manager giving `Notes`.
+
+    >>> from kerasrl_pg.heads import Categorical
+    >>> head = Categorical(2, kernel_initializer="zeros")
+    >>> with noting() as notes:
+    ...     policy = head(tf.zeros([1, 8]))
+    >>> notes.parameters.numpy()
+    array([[0., 0.]], dtype=float32)
+    """
+    notes = Notes()
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
+
+
+def heads_of(model, kind=None):
+    """The heads of a Keras model, but not those that are parts of another.
+
+    Args:
+        model: Keras model or layer.
+        kind: class of the heads; None for `Head`.
+
+    Returns:
+        list of layers.
+
+    >>> from kerasrl_pg.heads import Categorical, Composite
+    >>> model = keras.Sequential([keras.layers.Dense(4), Composite((Categorical(2), Categorical(3)))])
+    >>> [type(head).__name__ for head in heads_of(model)]
+    ['Composite']
+    """
+    heads = [layer for layer in model._flatten_layers() if isinstance(layer, kind or Head)]
+    parts = {id(part) for head in heads for part in head._flatten_layers(include_self=False)}
+    return [head for head in heads if id(head) not in parts]
 
 
 def event(flat, shape):
@@ -48,9 +126,12 @@ class DistributionLayer(keras.layers.Layer):
     policies that should be 1 is not in bfloat16.
 
     Args:
-        num_parameters: outputs of the Dense.
+        num_parameters: outputs of the Dense; None for a layer without one, which makes its parameters itself.
         kernel_initializer: initializer of its kernel.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
+
+    Attributes:
+        num_parameters: P, the last size of `parameters(features)`.
 
     Raises:
         ValueError: for a `dtype` other than float32.
@@ -66,6 +147,9 @@ class DistributionLayer(keras.layers.Layer):
                 f"Received: dtype={self.compute_dtype!r}. Leave `dtype` out; layers before the "
                 "head may use any dtype."
             )
+        self.num_parameters = num_parameters
+        if num_parameters is None:
+            return
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.dense = keras.layers.Dense(num_parameters, kernel_initializer=self.kernel_initializer, dtype="float32")
 
@@ -101,11 +185,14 @@ class Head(DistributionLayer):
 
     A family sets the attributes below and implements `distribution`, `sample`, `from_space` and,
     where raw and environment actions differ, `to_env`. Its distributions offer `mode`, `log_prob`,
-    `entropy`, `kl_divergence` with their own kind, and TFP's `sample(seed=)`.
+    `entropy`, `kl_divergence` with their own kind, and TFP's `sample(seed=)`. A family whose actions
+    can be forbidden sets `mask_shape` and implements `mask`, `all_masked` and `_read_mask`.
 
     Attributes:
-        action_shape, action_dtype: of one raw action.
+        action_shape, action_dtype: of one raw action; None where that is several tensors. `action_spec` says it
+            of every head.
         env_dtype: of what `to_env` gives, a name; None until something says it, then the family's own.
+        mask_shape: shape of the mask of one action; None where the head takes no masks.
         noise_kind: the function of `ops.random` that makes the noise, "uniform" or "normal".
         noise_shape: shape of the noise of one action.
 
@@ -121,6 +208,7 @@ class Head(DistributionLayer):
     """
 
     action_dtype = "float32"
+    mask_shape = None
     noise_kind = "normal"
 
     def __init__(
@@ -143,9 +231,36 @@ class Head(DistributionLayer):
         """The sentence for a space that this family cannot serve."""
         return ValueError(f"{cls.__name__} serves {wanted}. Received: space={space}; {remedy}.")
 
+    def call(self, features):
+        parameters = self.parameters(features)
+        if _notes.get() is not None:
+            _notes.get().all.append(parameters)
+        return self.distribution(parameters)
+
     def compute_output_spec(self, features):
         # A functional model wants tensors; this stands for one raw action.
         return keras.KerasTensor((*features.shape[:-1], *self.action_shape), self.action_dtype)
+
+    @property
+    def action_spec(self):
+        """One raw action without batch dimensions: a `tf.TensorSpec`, or a nest of them."""
+        return tf.TensorSpec(self.action_shape, self.action_dtype)
+
+    def named(self, actions):
+        """The tensors of an action by their names, as a served model gives them.
+
+        Args:
+            actions: raw or of the environment, or whatever is nested as `action_spec`.
+
+        Returns:
+            A flat dictionary: "action", or a name for each part of a `Composite`.
+        """
+        return {"action": actions}
+
+    def take_env_dtype(self, space):
+        """Takes over the dtype of a gymnasium space for `to_env`, where nobody has said one."""
+        if self.env_dtype is None:
+            self.env_dtype = dtype_of(space)
 
     def noise(self, seed, shape):
         """Random numbers for `shape` actions.
@@ -166,6 +281,64 @@ class Head(DistributionLayer):
     def to_env(self, actions):
         """Raw actions to what the environment accepts; the same numbers unless a head says more."""
         return tf.cast(tf.convert_to_tensor(actions, self.action_dtype), self.env_dtype or self.action_dtype)
+
+    def mask(self, distribution, masks):
+        """The distribution over what is allowed: its probabilities of all else 0, the others renormalised.
+
+        The log-probability of what is not allowed is -1e9 or less, finite. No gradient flows into it. Where nothing
+        is allowed the result is finite and means nothing; refuse such rows by `all_masked` beforehand.
+
+        Args:
+            distribution: of this head, batch shape [...]; masks may have been applied to it.
+            masks: bool [..., *mask_shape], True for what is allowed.
+
+        Returns:
+            A distribution of the same kind.
+
+        Raises:
+            ValueError: if the head takes no masks.
+        """
+        raise self._maskless()
+
+    def all_masked(self, masks):
+        """Where nothing is allowed, so that there is no action.
+
+        Args:
+            masks: bool [..., *mask_shape], a NumPy array or a tensor.
+
+        Returns:
+            bool [...], likewise; True where one of the choices that make up an action is left without any.
+
+        Raises:
+            ValueError: if the head takes no masks.
+        """
+        raise self._maskless()
+
+    def read_mask(self, mask):
+        """What an environment says is allowed, for one action or a batch, as one array.
+
+        Args:
+            mask: arrays of 0 and 1, bool or numbers, nested as gymnasium's `space.sample(mask)` wants; see the
+                families. An object array holds one mask for each environment, as in a vector environment's `info`.
+
+        Returns:
+            bool array [..., *mask_shape]. Whether anything is left allowed is not judged here.
+
+        Raises:
+            ValueError: if it is nested otherwise, of another shape, holds anything but 0 and 1, or the head takes no
+                masks.
+        """
+        if self.mask_shape is None:
+            raise self._maskless()
+        if isinstance(mask, np.ndarray) and mask.dtype == object:
+            return np.stack([self.read_mask(each) for each in mask.flat]).reshape(*mask.shape, *self.mask_shape)
+        return self._read_mask(mask)
+
+    def _maskless(self):
+        return ValueError(
+            "Masks must be for choices: those of a Categorical, a MultiCategorical, or a Composite with one of these. "
+            f"Received: masks for a {type(self).__name__}, {self.name!r}. Leave the masks out."
+        )
 
     def get_config(self):
         return {**super().get_config(), "env_dtype": self.env_dtype}

@@ -1,7 +1,9 @@
 """Keras models for policies and critics."""
 
-from kerasrl_pg.models.adopt import ActorCritic, adopt
-from kerasrl_pg.models.networks import Networks, cnn
+from kerasrl_pg.models.actor_critic import ActorCritic
+from kerasrl_pg.models.adopt import adopt
+from kerasrl_pg.models.encoders import cnn
+from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling, RunningNormalization, normalizers
 
 __all__ = ["ActorCritic", "Networks", "RewardScaling", "RunningNormalization", "adopt", "cnn", "normalizers"]

@@ -1,36 +1,17 @@
 """Taking in a policy and a critic, built here or the user's own: what they must be, and their heads."""
 
-from typing import NamedTuple
-
 import gymnasium as gym
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.heads import Head, ValueHead
-from kerasrl_pg.heads.head import dtype_of
+from kerasrl_pg.heads.head import heads_of
+from kerasrl_pg.models.actor_critic import ActorCritic, regularized
 from kerasrl_pg.models.normalization import normalizer_inputs, normalizers
 
 
-class ActorCritic(NamedTuple):
-    """A policy and a critic that fit an environment.
-
-    Args:
-        policy: Keras model, observations [B, ...] to a distribution over raw actions.
-        critic: Keras model, observations [B, ...] to a distribution over returns, or None.
-        shared: The one model behind both, with outputs "policy" and "value", or None.
-        head: The policy's `Head`.
-        critic_head: The critic's `ValueHead`, or None.
-    """
-
-    policy: keras.Model
-    critic: keras.Model | None
-    shared: keras.Model | None
-    head: Head
-    critic_head: ValueHead | None
-
-
-def adopt(policy, critic, spec, action_space, needs_critic=True):
+def adopt(policy, critic, spec, action_space, needs_critic=True, action_masks=None):
     """Checks networks against an environment and finds their heads.
 
     A policy and a critic that share layers must be one functional model with two outputs, because two separately saved
@@ -42,6 +23,8 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
         spec: The `ObservationSpec` of the environment.
         action_space: Its action space.
         needs_critic: Whether the method has a critic; where False, a critic is left out.
+        action_masks: The leaf of the observations that holds action masks; None for `action_mask`, where that is one;
+            "info" for none of them.
 
     Returns:
         An `ActorCritic`, called once, so that its weights exist.
@@ -81,8 +64,7 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
         if model is not None:
             _check_losses(argument, model)
             _check_normalizers(argument, model, spec)
-    if head.env_dtype is None:
-        head.env_dtype = dtype_of(action_space)
+    head.take_env_dtype(action_space)
     action = _refused_action(head, distribution, action_space)
     if action is not None:
         raise ValueError(
@@ -90,12 +72,35 @@ def adopt(policy, critic, spec, action_space, needs_critic=True):
             f"Received: {action!r} from its head {head!r}. "
             "Take heads.default_head(action_space), or another head made by its from_space(action_space)."
         )
-    return ActorCritic(policy, critic, shared, head, critic_head)
+    key = _mask_key(head, spec, action_masks)
+    return ActorCritic(policy, critic, shared, head, critic_head, spec, spec.space, action_space, key)
 
 
-def regularized(variables):
-    """Those of the Keras variables that have a regularizer."""
-    return [v for v in variables if getattr(v, "regularizer", None) is not None]
+def _mask_key(head, spec, asked):
+    """The leaf of the observations that is an action mask of this head, or None."""
+    if asked == "info":
+        if head.mask_shape is None:
+            raise ValueError(f"`action_masks` must be None for a head without masks. Received: 'info', head {head!r}.")
+        return None
+    key = "action_mask" if asked is None else asked
+    size = None if head.mask_shape is None else int(np.prod(head.mask_shape))
+    space = None if spec.single else spec.leaves.get(key)
+    if (
+        space is not None
+        and int(np.prod(space.shape)) == size
+        and (
+            isinstance(space, gym.spaces.MultiBinary)
+            or (isinstance(space, gym.spaces.Box) and space.dtype.kind in "biu")
+        )
+    ):
+        return key
+    if asked is not None:
+        raise ValueError(
+            "`action_masks` must be 'info', or name a leaf of the observations, a MultiBinary or an integer Box, of as "
+            f"many numbers as the head has choices, {size}. Received: action_masks={asked!r}, observation space "
+            f"{spec.space}, head {head!r}."
+        )
+    return None
 
 
 def _check_apart(policy, critic):
@@ -154,18 +159,30 @@ def _check_normalizers(argument, model, spec):
 
 def _refused_action(head, distribution, space):
     """An action of a policy that is not of the action space, or None."""
-    actions = head.to_env(distribution.mode()).numpy()
-    if not isinstance(space, gym.spaces.Box):
-        # Too many choices show in samples only; the mode is one choice.
-        actions = np.concatenate([actions, head.to_env(distribution.sample(256, seed=(0, 0))).numpy()[:, 0]])
-    for action in actions:
-        if not space.contains(np.asarray(action) if isinstance(space, gym.spaces.Box) else action):
-            return action
+    # Too many choices show in samples only; the mode is one choice.
+    drawn = head.sample(distribution, head.noise(tf.constant([0, 0]), (256, 1)))
+    for raw in (distribution.mode(), tf.nest.map_structure(lambda x: x[:, 0], drawn)):
+        batch = tf.nest.map_structure(lambda x: x.numpy(), head.to_env(raw))
+        for row in range(len(tf.nest.flatten(batch)[0])):
+            action = _as_in(space, batch, row)
+            if not space.contains(action):
+                return action
     return None
 
 
+def _as_in(space, batch, row):
+    """One action of a batch, as the space has it: gymnasium wants tuples, arrays and scalars each in their place."""
+    if isinstance(space, gym.spaces.Dict) and isinstance(batch, dict) and set(batch) == set(space.spaces):
+        return {key: _as_in(part, batch[key], row) for key, part in space.spaces.items()}
+    if isinstance(space, gym.spaces.Tuple) and isinstance(batch, tuple) and len(batch) == len(space.spaces):
+        return tuple(_as_in(part, each, row) for part, each in zip(space.spaces, batch, strict=True))
+    if tf.nest.is_nested(batch):
+        return tf.nest.map_structure(lambda x: x[row], batch)
+    return np.asarray(batch[row]) if isinstance(space, gym.spaces.Box) else batch[row]
+
+
 def _find_head(model, kind, argument):
-    heads = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+    heads = heads_of(model, kind)
     if len(heads) != 1:
         raise ValueError(
             f"`{argument}` must contain exactly one {kind.__name__} of kerasrl_pg.heads, as its last layer. "

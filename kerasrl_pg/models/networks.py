@@ -1,16 +1,16 @@
 """Policies and critics as Keras models, made from an environment's spaces."""
 
 import contextlib
-import inspect
 import random
 
-import gymnasium as gym
 import keras
 import numpy as np
 
 from kerasrl_pg import heads
 from kerasrl_pg.checks import check_flag, knows_its_arguments
-from kerasrl_pg.envs.spaces import ObservationSpec, check_buildable, is_image
+from kerasrl_pg.envs.spaces import ObservationSpec, check_buildable
+from kerasrl_pg.models.anew import anew
+from kerasrl_pg.models.encoders import Encoding, activated, check_encoders, encoders_of
 from kerasrl_pg.models.normalization import RunningNormalization
 
 
@@ -18,17 +18,39 @@ from kerasrl_pg.models.normalization import RunningNormalization
 class Networks:
     """What networks an agent builds for itself when it first sees an environment.
 
-    Each observation leaf is encoded by its kind: images are put channels-last, divided by 255 and passed through
-        convolutions;
-    `Discrete` and `MultiDiscrete` become one-hot vectors; the rest is flattened. The encodings are concatenated and
-    pass through `hidden_units` dense layers to the head. No two networks share a layer: where you give a layer, each of
-    them gets its own, made from its config.
+    Each leaf of the observation is encoded by its kind (`envs.spaces.kind_of`), unless `encoders` says otherwise:
+
+    | kind | features |
+    | --- | --- |
+    | "image" | put between 0 and 1 by its bounds, then the convolutions and the hidden layer of Mnih et al. 2015 or, |
+    | | below 36 pixels, of Young and Tian 2019; see `models.cnn`. Below 36 pixels, those with bounds 0 and 255 are |
+    | | divided by their root mean square first |
+    | "categories" | a one-hot vector, or an embedding where there are more than 1,024 choices; of a grid, one for |
+    | | each cell and channel, then convolutions as for images |
+    | "text" | a one-hot vector for each character, or an embedding where that makes more than 1,024 numbers |
+    | "numbers" | as they are, flattened |
+    | "omit" | none: the leaf is left out |
+
+    The features stand side by side and pass through the dense layers `hidden_units` to the head. No two networks share
+    a layer: where you give a layer, each of them gets its own, made from its config.
+
+    A space cannot say that its bytes are no pixels: MiniGrid's has bounds 0 and 255, and holds numbers up to 10 of
+    objects, colours and states. Over 255 they are too small to tell apart (PPO did not learn DoorKey-5x5 in 98,000
+    steps), so that small images are put to one scale (learned in 33,000), whatever part of their range they use.
+    What they are is `encoders={"image": "categories"}`, which is steadier, and slower to compute.
 
     Args:
-        hidden_units: Widths of the dense layers. (64, 64), as in Schulman et al. 2017 (arXiv 1707.06347), section 6.1.
+        hidden_units: Widths of the dense layers. None for (64, 64), as in Schulman et al. 2017 (arXiv 1707.06347),
+            section 6.1, and for none where the observation is one image or grid, which has passed a hidden layer.
         activation: Any Keras activation of the dense and convolution layers, or a layer, such as
-            `keras.layers.PReLU()`. "tanh", as there; Engstrom et al. 2020 count it among PPO's code-level
-            optimisations.
+            `keras.layers.PReLU()`. None for ReLU in and behind convolutions, as in both their sources, and "tanh" in
+            the dense layers, as in Schulman et al.; Engstrom et al. 2020 count it among PPO's code-level optimisations.
+        encoders: None, or what to do with leaves otherwise than by their kinds: a dictionary by the leaf's name in
+            `ObservationSpec(space).specs`, or its only value where the observation is one leaf. An encoder is one of
+            the kinds above, a Keras layer, or a named function of the leaf's symbolic tensor; these take a `Box` as
+            float32, choices and characters as int32, and give floats [B, ...]. A layer starts from its config, without
+            the weights it may have. Text that you would vectorise by words, as with `keras.layers.TextVectorization`,
+            is a `MultiDiscrete` made in a `gymnasium.ObservationWrapper`.
         orthogonal: Orthogonal initial weights with gain √2 in the hidden layers, 0.01 in the policy's head and 1 in the
             critic's (Engstrom et al. 2020, A.1; gains of OpenAI Baselines); False for Keras's Glorot initialisation.
         normalize_observations: Puts a `RunningNormalization` in front of every float `Box` leaf. False, because the
@@ -41,31 +63,36 @@ class Networks:
         shared: One trunk under both heads, as one functional model with two outputs.
 
     Raises:
-        ValueError: If a width is below 1, the clip is not positive, a flag is neither True nor False, or Keras does
-            not know the activation.
-        TypeError: If `head` is no head, `activation` is a class, or a layer cannot be made anew from its config.
+        ValueError: If a width is below 1, the clip is not positive, a flag is neither True nor False, Keras does not
+            know the activation, or an encoder is no kind.
+        TypeError: If `head` is no head, `activation` or an encoder is a class, an encoder is a lambda, which no file
+            could name, or a layer cannot be made anew from its config.
 
     >>> import gymnasium as gym
     >>> networks = Networks(hidden_units=(8,))
     >>> policy, critic = networks.build(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2), seed=0)
     >>> policy(np.zeros((5, 3), "float32")).logits.shape
     TensorShape([5, 2])
+    >>> grid = gym.spaces.Dict(image=gym.spaces.Box(0, 255, (7, 7, 3), "uint8"), mission=gym.spaces.Text(9))
+    >>> networks = Networks(encoders={"image": "categories", "mission": "omit"})
+    >>> policy, critic = networks.build(grid, gym.spaces.Discrete(2), seed=0)
     """
 
     @knows_its_arguments
     def __init__(
         self,
-        hidden_units=(64, 64),
-        activation="tanh",
+        hidden_units=None,
+        activation=None,
         orthogonal=True,
         normalize_observations=False,
         observation_clip=10.0,
         head=None,
         critic_head=None,
         shared=False,
+        encoders=None,
     ):
-        hidden_units = tuple(hidden_units)
-        if any(not isinstance(units, (int, np.integer)) or units < 1 for units in hidden_units):
+        hidden_units = None if hidden_units is None else tuple(hidden_units)
+        if any(not isinstance(units, (int, np.integer)) or units < 1 for units in hidden_units or ()):
             raise ValueError(
                 f"`hidden_units` must be whole numbers of at least 1. Received: hidden_units={hidden_units}."
             )
@@ -94,9 +121,13 @@ class Networks:
         check_flag("orthogonal", orthogonal)
         check_flag("normalize_observations", normalize_observations)
         check_flag("shared", shared)
-        for name, layer in {"activation": activation, "head": head, "critic_head": critic_head}.items():
+        check_encoders(encoders)
+        layers = {"activation": activation, "head": head, "critic_head": critic_head, "encoders": encoders}
+        if isinstance(encoders, dict):
+            layers.update({f"encoders[{name!r}]": encoder for name, encoder in encoders.items()})
+        for name, layer in layers.items():
             if isinstance(layer, keras.Layer):
-                _anew(layer, name)
+                anew(layer, name)
         self.hidden_units = hidden_units
         self.activation = activation
         self.orthogonal = orthogonal
@@ -105,6 +136,7 @@ class Networks:
         self.head = head
         self.critic_head = critic_head
         self.shared = shared
+        self.encoders = dict(encoders) if isinstance(encoders, dict) else encoders
 
     def build(self, observation_space, action_space, seed):
         """Builds the networks for two gymnasium spaces.
@@ -117,28 +149,29 @@ class Networks:
             `(policy, critic)`; with `shared`, `(model, None)`, whose outputs are named "policy" and "value".
 
         Raises:
-            ValueError: If a space has no encoding or no head.
+            ValueError: If a space has no encoding or no head, or `encoders` do not fit the observation.
         """
         spec = ObservationSpec(observation_space)
-        check_buildable(spec, action_space if self.head is None else None)
+        encoders = encoders_of(spec, self.encoders)
+        check_buildable(spec, action_space if self.head is None else None, encoders)
         with _drawing_from(seed):
-            return self._build(spec, action_space, np.random.default_rng(seed))
+            return self._build(spec, encoders, action_space, np.random.default_rng(seed))
 
-    def _build(self, spec, action_space, seeds):
+    def _build(self, spec, encoders, action_space, seeds):
         head = self._policy_head(action_space, seeds)
         value_head = self._critic_head(seeds)
-        inputs, features = self._trunk(spec, seeds)
+        inputs, features = self._trunk(spec, encoders, seeds)
         if self.shared:
             return keras.Model(
                 inputs, {"policy": head(features), "value": value_head(features)}, name="policy_and_critic"
             ), None
         policy = keras.Model(inputs, head(features), name="policy")
-        inputs, features = self._trunk(spec, seeds)
+        inputs, features = self._trunk(spec, encoders, seeds)
         return policy, keras.Model(inputs, value_head(features), name="critic")
 
     def _policy_head(self, space, seeds):
         if isinstance(self.head, heads.Head):
-            return _anew(self.head, "head")
+            return anew(self.head, "head")
         initializer = self._initializer(0.01, seeds)
         if self.head is None:
             return heads.default_head(space, kernel_initializer=initializer)
@@ -146,7 +179,7 @@ class Networks:
 
     def _critic_head(self, seeds):
         if self.critic_head is not None:
-            return _anew(self.critic_head, "critic_head")
+            return anew(self.critic_head, "critic_head")
         return heads.NormalValue(kernel_initializer=self._initializer(1.0, seeds))
 
     def _initializer(self, gain, seeds):
@@ -155,32 +188,25 @@ class Networks:
             return keras.initializers.Orthogonal(gain, seed=seed)
         return keras.initializers.GlorotUniform(seed=seed)
 
-    def _trunk(self, spec, seeds):
+    def _trunk(self, spec, encoders, seeds):
         leaves = {"observation": spec.specs} if spec.single else spec.specs
+        encode = Encoding(lambda gain: self._initializer(gain, seeds), seeds, self.activation)
         inputs, encodings = {}, []
         for name, leaf in leaves.items():
-            inputs[name] = keras.Input(tuple(leaf.shape), dtype=leaf.dtype.name, name=name)
-            encodings.append(self._encode(spec, name, inputs[name], seeds))
+            x = inputs[name] = keras.Input(tuple(leaf.shape), dtype=leaf.dtype.name, name=name)
+            if encoders[name] != "omit":
+                normalization = None
+                if self.normalize_observations:
+                    normalization = RunningNormalization(None if spec.single else name, self.observation_clip)
+                encodings.append(encode(name, spec.leaves[name], x, encoders[name], normalization))
         features = encodings[0] if len(encodings) == 1 else keras.layers.Concatenate()(encodings)
-        for units in self.hidden_units:
+        hidden_units, activation = self.hidden_units, self.activation
+        if hidden_units is None:
+            hidden_units = () if len(encodings) == 1 and encode.hidden else (64, 64)
+        for units in hidden_units:
             dense = keras.layers.Dense(units, kernel_initializer=self._initializer(np.sqrt(2.0), seeds))
-            features = _activated(dense, self.activation, features)
+            features = activated(dense, "tanh" if activation is None else activation, features)
         return (inputs["observation"] if spec.single else inputs), features
-
-    def _encode(self, spec, name, x, seeds):
-        space = spec.leaves[name]
-        if isinstance(space, gym.spaces.Discrete):
-            return keras.ops.one_hot(x - int(space.start), int(space.n))
-        if isinstance(space, gym.spaces.MultiDiscrete):
-            nvec, start = space.nvec.reshape(-1), space.start.reshape(-1)
-            x = keras.ops.reshape(x, (-1, nvec.size))
-            parts = [keras.ops.one_hot(x[:, i] - int(start[i]), int(n)) for i, n in enumerate(nvec)]
-            return keras.ops.concatenate(parts, axis=-1)
-        if is_image(space):
-            return cnn(x, lambda gain: self._initializer(gain, seeds), self.activation)
-        if isinstance(space, gym.spaces.Box) and self.normalize_observations:
-            x = RunningNormalization(None if spec.single else name, self.observation_clip)(x)
-        return x if len(x.shape) == 2 else keras.layers.Flatten()(x)
 
     def get_config(self):
         head = self.head
@@ -190,7 +216,7 @@ class Networks:
             head = keras.saving.serialize_keras_object(head)
         critic_head = self.critic_head and keras.saving.serialize_keras_object(self.critic_head)
         return {
-            "hidden_units": list(self.hidden_units),
+            "hidden_units": self.hidden_units and list(self.hidden_units),
             "activation": keras.saving.serialize_keras_object(self.activation)
             if callable(self.activation)
             else self.activation,
@@ -200,6 +226,9 @@ class Networks:
             "head": head,
             "critic_head": critic_head,
             "shared": self.shared,
+            "encoders": {name: _to_config(encoder) for name, encoder in self.encoders.items()}
+            if isinstance(self.encoders, dict)
+            else _to_config(self.encoders),
         }
 
     @classmethod
@@ -214,73 +243,18 @@ class Networks:
         for name in ("critic_head", "activation"):
             if isinstance(config[name], dict):
                 config[name] = keras.saving.deserialize_keras_object(config[name])
+        encoders = config.get("encoders")  # Not in files of earlier versions.
+        if isinstance(encoders, dict):
+            read = keras.saving.deserialize_keras_object
+            if "class_name" in encoders:
+                config["encoders"] = read(encoders)
+            else:
+                config["encoders"] = {k: read(v) if isinstance(v, dict) else v for k, v in encoders.items()}
         return cls(**config)
 
 
-def cnn(images, initializer, activation="relu"):
-    """Convolutional features of images [B, H, W, C], [B, C, H, W] or [B, H, W], uint8.
-
-    Images of 36 pixels and more pass through the three convolutions of Mnih et al. 2015 ("Human-level control through
-    deep reinforcement learning"), smaller ones through the one convolution of Young and Tian 2019 ("MinAtar", arXiv
-    1903.03176).
-
-    Args:
-        images: A Keras tensor. The channel axis is the smaller of the first and the last.
-        initializer: Function from a gain to a kernel initialiser.
-        activation: Any Keras activation, or a layer, of which every convolution gets its own.
-
-    Returns:
-        float features [B, 512], or [B, 128] for small images.
-    """
-    x = images
-    if len(x.shape) == 3:
-        x = keras.ops.expand_dims(x, -1)
-    elif x.shape[1] < x.shape[3]:
-        x = keras.ops.transpose(x, (0, 2, 3, 1))
-    x = keras.ops.cast(x, "float32") / 255.0
-    gain = np.sqrt(2.0)
-    if min(x.shape[1:3]) >= 36:
-        layers, features = ((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512
-    else:
-        layers, features = ((16, 3, 1),), 128
-    for filters, size, stride in layers:
-        x = _activated(keras.layers.Conv2D(filters, size, stride, kernel_initializer=initializer(gain)), activation, x)
-    x = keras.layers.Flatten()(x)
-    return _activated(keras.layers.Dense(features, kernel_initializer=initializer(gain)), activation, x)
-
-
-def _activated(layer, activation, x):
-    if isinstance(activation, keras.Layer):
-        return _anew(activation, "activation")(layer(x))
-    layer.activation = keras.activations.get(activation)
-    return layer(x)
-
-
-def _anew(layer, argument):
-    """A layer of the same settings, with weights of its own."""
-    kind = type(layer)
-    remedy = "Write its get_config, or give the agent your own `policy` and `critic`."
-    try:
-        config = layer.get_config()
-        if argument == "activation":
-            config.pop("name", None)  # A model has several.
-        again = kind.from_config(dict(config))
-    except Exception as error:  # Whatever a user's own class raises.
-        raise TypeError(
-            f"`{argument}` must be a layer that its config makes anew, since each agent gets its own. "
-            f"Received: {argument}={layer!r}, whose config fails with {type(error).__name__}: "
-            f"{(str(error).strip().splitlines() or [''])[-1]}. {remedy}"  # Keras quotes the whole config before it.
-        ) from error
-    if kind.from_config.__func__ is keras.Layer.from_config.__func__:
-        parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
-        names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        lost = [name for name in names if name not in config]
-        if lost:
-            raise TypeError(
-                f"`{argument}` must be a layer whose `get_config` returns every argument of its constructor, since "
-                f"each agent gets its own. Received: {argument}={layer!r}, without {', '.join(lost)}. {remedy}"
-            )
-    return again
+def _to_config(encoder):
+    return encoder if isinstance(encoder, str | None) else keras.saving.serialize_keras_object(encoder)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""Rollouts: the record, its collection, and the fast actor."""
+"""Rollouts: the records, their collection, and the fast actor."""
 
 from kerasrl_pg.rollouts.actor import Actor
 from kerasrl_pg.rollouts.collect import Collector, EpisodeStatistics
-from kerasrl_pg.rollouts.rollout import Rollout
+from kerasrl_pg.rollouts.records import Inputs, Rollout, Samples
 
-__all__ = ["Actor", "Collector", "EpisodeStatistics", "Rollout"]
+__all__ = ["Actor", "Collector", "EpisodeStatistics", "Inputs", "Rollout", "Samples"]

@@ -32,17 +32,20 @@ class Actor:
         spec: The `ObservationSpec`.
         num_envs: N.
         deterministic: Whether to take the mode instead of sampling.
+        masked: Whether it is called with action masks.
 
     Attributes:
         kind: "litert" or "function".
     """
 
-    def __init__(self, policy, head, spec, num_envs, deterministic=False):
+    def __init__(self, policy, head, spec, num_envs, deterministic=False, masked=False):
         self._policy = policy
         self._head = head
         self._spec = spec
         self._num_envs = num_envs
         self._deterministic = deterministic
+        self.masked = masked
+        self._structure = head.action_spec if tf.nest.is_nested(head.action_spec) else None
         self._weights = list(policy.trainable_variables) + list(policy.non_trainable_variables)
         self._handles = [(variable.value.handle, variable.value.dtype) for variable in self._weights]
         self._split = len(policy.trainable_variables)
@@ -67,25 +70,35 @@ class Actor:
                 value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
                 self._interpreter.set_tensor(index, value.numpy())
 
-    def __call__(self, observations, noise=None):
+    def __call__(self, observations, noise=None, masks=None):
         """Acts on N observations.
 
         Args:
             observations: [N, ...] array or flat dictionary of arrays, of the spec's dtypes.
             noise: [N, ...] array for the head; unused where deterministic.
+            masks: bool [N, *head.mask_shape], where it is `masked`.
 
         Returns:
-            `(actions, log_probs, env_actions)`: raw actions [N, ...], float32 [N], and what the environment accepts.
+            `(actions, log_probs, env_actions)`: raw actions [N, ...], float32 [N], and what the environment accepts;
+            the first and the last nested as the head's actions are.
 
         Raises:
             ValueError: If an observation or the policy's answer to it is not finite.
         """
         arrays = tf.nest.flatten(observations) if noise is None else [*tf.nest.flatten(observations), noise]
+        if masks is not None:
+            arrays.append(masks)
         outputs = self._run(arrays)
-        if outputs[1].dot(self._zeros) != 0.0:  # So does NaN or infinity answer, and nothing tells it faster.
+        if outputs[0].dot(self._zeros) != 0.0:  # So does NaN or infinity answer, and nothing tells it faster.
             outputs = self._reconsider(arrays, outputs)
         self._steps += 1
-        return outputs
+        if self._structure is None:
+            return outputs[1], outputs[0], outputs[2]
+        half = (1 + len(outputs)) // 2
+        actions, env_actions = (
+            tf.nest.pack_sequence_as(self._structure, part) for part in (outputs[1:half], outputs[half:])
+        )
+        return actions, outputs[0], env_actions
 
     def _reconsider(self, arrays, outputs):
         """TensorFlow's answer, where the program's was not finite; an error that says why, if that is none either."""
@@ -106,14 +119,15 @@ class Actor:
             if spec.dtype.is_floating and not np.isfinite(array[row]).all():
                 name = "observations" if self._spec.single else f"observations['{spec.name}']"
                 raise not_finite(name, self._steps, row, array[row], self._place)
-        raise not_finite("log_probs", self._steps, row, outputs[1][row], self._place)
+        raise not_finite("log_probs", self._steps, row, outputs[0][row], self._place)
 
     def _senseless(self, outputs):
         """The first row whose action must not be sent, or None."""
-        _, log_probs, env_actions = outputs
+        log_probs, *rest = outputs
         # A mode may have an infinite density; what has none at all is not a number.
         bad = np.isnan(log_probs) if self._deterministic else ~np.isfinite(log_probs)
-        bad |= ~np.isfinite(env_actions.reshape(self._num_envs, -1)).all(-1)
+        for env_actions in rest[len(rest) // 2 :]:
+            bad |= ~np.isfinite(env_actions.reshape(self._num_envs, -1)).all(-1)
         return int(bad.argmax()) if bad.any() else None
 
     def _run(self, arrays):
@@ -126,29 +140,36 @@ class Actor:
         interpreter.invoke()
         return tuple(interpreter.get_tensor(index) for index in self._output_indices)
 
-    def _act(self, distribution, noise):
+    def _act(self, distribution, noise, masks):
+        """`(log_probs, *actions, *env_actions)`, leaf by leaf."""
         head = self._head
+        if self.masked:
+            distribution = head.mask(distribution, masks)
         actions = distribution.mode() if self._deterministic else head.sample(distribution, noise)
         log_probs = tf.cast(distribution.log_prob(actions), tf.float32)
         # An output must be its own tensor: LiteRT merges outputs that are one and the same.
-        return tf.identity(actions), tf.identity(log_probs), tf.identity(head.to_env(actions))
+        outputs = tf.nest.flatten((log_probs, actions, head.to_env(actions)))
+        return tuple(tf.identity(output) for output in outputs)
 
     def _input_specs(self):
         n = self._num_envs
         specs = [tf.TensorSpec((n, *spec.shape), spec.dtype) for spec in tf.nest.flatten(self._spec.specs)]
         if not self._deterministic:
             specs.append(tf.TensorSpec((n, *self._head.noise_shape), tf.float32))
+        if self.masked:
+            specs.append(tf.TensorSpec((n, *self._head.mask_shape), tf.bool))
         return specs
 
     def _unpack(self, arrays):
-        noise = None if self._deterministic else arrays[-1]
-        leaves = arrays if self._deterministic else arrays[:-1]
-        return tf.nest.pack_sequence_as(self._spec.specs, leaves), noise
+        leaves = list(arrays)
+        masks = leaves.pop() if self.masked else None
+        noise = None if self._deterministic else leaves.pop()
+        return tf.nest.pack_sequence_as(self._spec.specs, leaves), noise, masks
 
     def _compile(self):
         def act(*arrays):
-            observations, noise = self._unpack(arrays)
-            return self._act(self._policy(observations), noise)
+            observations, noise, masks = self._unpack(arrays)
+            return self._act(self._policy(observations), noise, masks)
 
         specs = self._input_specs()
         if not has_convolutions(self._policy):
@@ -164,9 +185,9 @@ class Actor:
 
         def act(*arguments):
             weights, arrays = arguments[: len(self._weights)], arguments[len(self._weights) :]
-            observations, noise = self._unpack(arrays)
+            observations, noise, masks = self._unpack(arrays)
             distribution, _ = self._policy.stateless_call(weights[: self._split], weights[self._split :], observations)
-            return self._act(distribution, noise)
+            return self._act(distribution, noise, masks)
 
         inputs = self._input_specs()
         weights = [tf.TensorSpec(variable.shape, variable.dtype) for variable in self._weights]
@@ -204,6 +225,9 @@ class Actor:
         for (size, gain), draws in zip(TRIALS, noise, strict=True):
             given = [w if gain is None else _enlarged(v, w, gain) for v, w in zip(self._weights, weights, strict=True)]
             arrays = self._draw(rng, size) + ([] if self._deterministic else [draws])
+            if self.masked:
+                masks = rng.random((self._num_envs, *self._head.mask_shape)) < 0.7
+                arrays.append(masks | self._head.all_masked(masks)[:, None])
             for index, weight in zip(self._weight_indices, given, strict=True):
                 self._interpreter.set_tensor(index, weight)
             try:
@@ -213,7 +237,7 @@ class Actor:
             given += arrays
             expected = [output.numpy() for output in function(*map(tf.constant, given))]
             # Nobody trains on the log-probability of a mode, which takes more digits than the mode itself.
-            compared = (0, 2) if self._deterministic else (0, 1, 2)
+            compared = range(int(self._deterministic), len(expected))
             if not _alike(compared, expected, received):
                 # What a change in the last digits of the inputs changes as well, rounding may.
                 nudged = [function(*[tf.constant(_nudged(rng, a)) for a in given]) for _ in range(3)]
@@ -253,10 +277,10 @@ def _nudged(rng, array):
 
 
 def _alike(compared, expected, received, nudged=()):
-    """Whether two answers `(actions, log_probs, env_actions)` are the same, but for what `nudged` ones differ by."""
-    sensible = np.isfinite(expected[1])  # Where the policy itself gives no probability, its action is no answer either.
-    if not np.array_equal(sensible, np.isfinite(received[1])):
-        return any(not np.array_equal(sensible, np.isfinite(other[1])) for other in nudged)
+    """Whether two answers `(log_probs, *actions, *env_actions)` are the same, but for what `nudged` ones differ by."""
+    sensible = np.isfinite(expected[0])  # Where the policy itself gives no probability, its action is no answer either.
+    if not np.array_equal(sensible, np.isfinite(received[0])):
+        return any(not np.array_equal(sensible, np.isfinite(other[0])) for other in nudged)
     for index in compared:
         e, r = expected[index], received[index]
         if e.shape != r.shape or e.dtype != r.dtype:

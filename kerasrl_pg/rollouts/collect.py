@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.envs.vector import Stepper
-from kerasrl_pg.rollouts.rollout import Rollout
+from kerasrl_pg.rollouts.records import Inputs, Rollout
 
 
 class EpisodeStatistics:
@@ -62,21 +62,22 @@ class Collector:
         env: A `VectorEnv`.
         spec: The `ObservationSpec`.
         head: The policy's head.
-        actor: An `Actor` for N environments.
+        actor: An `Actor` for N environments, or a function from whether they give action masks to one.
         draw_noise: Function without arguments giving noise [T, N, ...] for a whole rollout.
         horizon: T.
         episodes: None, or how many whole episodes each environment plays in a rollout; rows after them are not valid.
         seed: Of the environments' first reset.
+        mask_key: The leaf of the observations that holds action masks, or None.
 
     Attributes:
         steps_taken: Environment steps of the last rollout, those of environments that waited for others included.
     """
 
-    def __init__(self, env, spec, head, actor, draw_noise, horizon, episodes=None, seed=None):
+    def __init__(self, env, spec, head, actor, draw_noise, horizon, episodes=None, seed=None, mask_key=None):
         self._stepper = Stepper(env, spec)
+        self._mask_key = mask_key
         self._spec = spec
         self._head = head
-        self._actor = actor
         self._draw_noise = draw_noise
         self._horizon = horizon
         self._episodes = episodes
@@ -84,6 +85,9 @@ class Collector:
         self.statistics = EpisodeStatistics(env.num_envs)
         self.steps_taken = 0
         self._observations = self._stepper.reset(seed)
+        if not callable(getattr(actor, "sync", None)):  # A function from whether there are masks to an actor.
+            actor = actor(mask_key is not None or self._stepper.gives_masks)
+        self._actor = actor
         self._fresh = True
 
     def collect(self):
@@ -105,33 +109,41 @@ class Collector:
         self._actor.sync()
         noise = self._draw_noise()
         rollout = Rollout(
-            observations=spec.empty(horizon, n),
-            actions=np.zeros((horizon, n, *head.action_shape), tf.as_dtype(head.action_dtype).as_numpy_dtype),
+            inputs=Inputs(spec.empty(horizon, n), self._empty_masks()),
+            actions=tf.nest.map_structure(
+                lambda spec: np.zeros((horizon, n, *spec.shape), spec.dtype.as_numpy_dtype), head.action_spec
+            ),
             log_probs=np.zeros((horizon, n), np.float32),
             rewards=np.zeros((horizon, n)),  # as given, until they have been judged
             terminated=np.zeros((horizon, n), bool),
             truncated=np.zeros((horizon, n), bool),
-            next_observations=spec.empty(horizon, n),
+            next_inputs=Inputs(spec.empty(horizon, n)),
             valid=np.zeros((horizon, n), bool),
         )
         # Rows lost to environments' own resets: noise belongs to an environment's k-th transition, not to the row.
         lag = None
-        columns = np.arange(n)
+        columns, action_leaves = np.arange(n), tf.nest.flatten(rollout.actions)
+        masked = self._actor.masked
         episodes_left = np.full(n, self._episodes or 0)
         self.steps_taken = 0
         for t in range(horizon):
-            observations = spec.map(lambda _, storage, t=t: storage[t], rollout.observations)
+            observations = spec.map(lambda _, storage, t=t: storage[t], rollout.inputs.observations)
             spec.map(_store, observations, self._observations)
+            if masked:
+                rollout.inputs.masks[t] = self._allowed(observations, t)
             actions, log_probs, env_actions = self._actor(
-                observations, noise[t] if lag is None else noise[t - lag, columns]
+                observations,
+                noise[t] if lag is None else noise[t - lag, columns],
+                rollout.inputs.masks[t] if masked else None,
             )
             step = self._stepper.step(env_actions)
-            rollout.actions[t] = actions
+            for storage, leaf in zip(action_leaves, tf.nest.flatten(actions), strict=True):
+                storage[t] = leaf
             rollout.log_probs[t] = log_probs
             rollout.rewards[t] = step.rewards
             rollout.terminated[t] = step.terminated
             rollout.truncated[t] = step.truncated
-            next_observations = spec.map(lambda _, storage, t=t: storage[t], rollout.next_observations)
+            next_observations = spec.map(lambda _, storage, t=t: storage[t], rollout.next_inputs.observations)
             spec.map(_store, next_observations, step.next_observations)
             self._observations = step.observations
             valid = step.valid
@@ -151,6 +163,49 @@ class Collector:
         check_finite(rollout, spec)
         return rollout._replace(rewards=rollout.rewards.astype(np.float32))
 
+    def _empty_masks(self):
+        if not self._actor.masked:
+            return ()
+        return np.zeros((self._horizon, self._num_envs, *self._head.mask_shape), bool)
+
+    def _allowed(self, observations, t):
+        return allowed(
+            self._stepper,
+            self._head,
+            self._mask_key,
+            observations,
+            lambda row: f"from environment {row} in step {t} of the rollout",
+        )
+
+
+def allowed(stepper, head, mask_key, observations, where):
+    """The actions that N environments allow.
+
+    Args:
+        stepper: The `Stepper`.
+        head: The policy's `Head`.
+        mask_key: The leaf of the observations that says it, or None where infos do.
+        observations: The spec's arrays [N, ...].
+        where: Function from the number of an environment to the words that say where it is.
+
+    Returns:
+        bool [N, *head.mask_shape].
+
+    Raises:
+        ValueError: If one allows nothing.
+    """
+    if mask_key is None:
+        masks = stepper.masks(head)
+    else:
+        masks = (observations[mask_key] > 0).reshape(-1, *head.mask_shape)
+    nothing = head.all_masked(masks)
+    if nothing.any():
+        raise ValueError(
+            "An action mask must allow something. Received: a mask of zeros "
+            f"{where(int(nothing.argmax()))}. End the episode there, or allow an action that does nothing."
+        )
+    return masks
+
 
 def _store(_, storage, values):
     storage[...] = values
@@ -169,8 +224,13 @@ def check_finite(rollout, spec):
             these, the first observation that is no choice of a discrete space.
     """
     fields, astray = {}, []
-    for field in ("observations", "log_probs", "rewards", "next_observations"):
-        value = getattr(rollout, field)
+    facts = {
+        "observations": rollout.inputs.observations,
+        "log_probs": rollout.log_probs,
+        "rewards": rollout.rewards,
+        "next_observations": rollout.next_inputs.observations,
+    }
+    for field, value in facts.items():
         leaves = {f"{field}['{k}']": v for k, v in value.items()} if isinstance(value, dict) else {field: value}
         if field.endswith("observations"):
             for leaf, name in zip(leaves, spec.specs if isinstance(value, dict) else ["observation"], strict=True):

@@ -7,7 +7,7 @@ import tensorflow as tf
 from kerasrl_pg import ops
 from kerasrl_pg.envs.compiled import Running, advance, begin
 from kerasrl_pg.envs.spaces import ObservationSpec
-from kerasrl_pg.rollouts.rollout import Rollout
+from kerasrl_pg.rollouts.records import Inputs, Rollout
 
 WINDOW = 100  # Finished episodes that the means are over, as `EpisodeStatistics`.
 
@@ -43,13 +43,12 @@ def start(env, seed):
     return Players(begin(env, noise), zeros, tf.zeros((WINDOW, 2)), tf.constant(0))
 
 
-def collect(env, policy, head, players, seeds, horizon, episodes=None):
+def collect(env, networks, players, seeds, horizon, episodes=None):
     """Plays T steps of N environments with a policy.
 
     Args:
         env: A `CompiledEnv`.
-        policy: A Keras model: observations to a distribution.
-        head: Its `Head`.
+        networks: The `ActorCritic`.
         players: `Players`.
         seeds: Three int32[2], for actions, environments' steps and resets.
         horizon: T.
@@ -58,7 +57,7 @@ def collect(env, policy, head, players, seeds, horizon, episodes=None):
     Returns:
         `(rollout, players, rows)`: a `Rollout` of tensors, the environments after it, and how many rows were played.
     """
-    n = env.num_envs
+    n, head = env.num_envs, networks.head
     action_noise = head.noise(seeds[0], (horizon, n))
     step_noise = ops.random.uniform(seeds[1], (horizon, n, env.step_noise))
     reset_noise = ops.random.uniform(seeds[2], (horizon + 1, n, env.reset_noise))
@@ -67,19 +66,20 @@ def collect(env, policy, head, players, seeds, horizon, episodes=None):
 
     def row(running, returns, left, t):
         """One step: what is recorded of it, and what goes on."""
-        distribution = policy(running.observations)
+        inputs = networks.inputs(running.observations, masks_of(env, running.state))
+        distribution = networks.distribution(inputs)
         actions = head.sample(distribution, action_noise[t])
         following, outcome = advance(env, running, head.to_env(actions), step_noise[t], reset_noise[t])
         valid = left > 0 if episodes else tf.ones(n, tf.bool)
         returns += outcome.rewards
         ended = outcome.ended & valid
         record = {
-            "observations": running.observations,
+            "inputs": inputs,
             "actions": actions,
             "rewards": outcome.rewards,
             "terminated": outcome.terminated,
             "truncated": outcome.truncated,
-            "next_observations": outcome.next_observations,
+            "next_inputs": Inputs(outcome.next_observations),
             "valid": valid,
             # Of the episode that ended with this step; its length is 0 where none did.
             "returns": returns,
@@ -113,11 +113,21 @@ def collect(env, policy, head, players, seeds, horizon, episodes=None):
     finished, count = latest(returns_then, lengths, players.finished, players.count)
     players = Players(running, returns, finished, count)
     # After the loop and all at once: the same numbers, by the program that will recompute them for the ratio.
-    log_probs = policy(ops.flatten_time(record["observations"])).log_prob(ops.flatten_time(record["actions"]))
+    distribution = networks.distribution(ops.flatten_time(record["inputs"]))
+    log_probs = distribution.log_prob(ops.flatten_time(record["actions"]))
     log_probs = tf.reshape(log_probs, (horizon, n))
-    astray = record["valid"] & ~within(env, record["observations"], record["next_observations"])
+    if not isinstance(record["inputs"].masks, tuple):
+        # A row that allows nothing, as one below, is refused by a NaN.
+        log_probs = tf.where(head.all_masked(record["inputs"].masks), float("nan"), log_probs)
+    astray = record["valid"] & ~within(env, record["inputs"].observations, record["next_inputs"].observations)
     # What is no choice of a discrete space would be a one-hot vector of zeros; a NaN has the rollout refused.
     return Rollout(log_probs=tf.where(astray, float("nan"), log_probs), **record), players, rows
+
+
+def masks_of(env, state):
+    """The actions that a state allows, as `Inputs` have them."""
+    masks = env.action_masks(state)
+    return () if masks is None else masks
 
 
 def within(env, *observations):
@@ -175,7 +185,7 @@ def means(players):
 
 def magnitudes(rollout):
     """Numbers that are finite where the observations, rewards and log-probabilities of all valid rows are; a vector."""
-    fields = rollout.observations, rollout.log_probs, rollout.rewards, rollout.next_observations
+    fields = rollout.inputs, rollout.log_probs, rollout.rewards, rollout.next_inputs
     parts = []
     for leaf in tf.nest.flatten(fields):
         if leaf.dtype.is_floating:

@@ -6,23 +6,26 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.envs.vector import Stepper
+from kerasrl_pg.rollouts.collect import allowed
 
 
 class Endless(RuntimeError):
     """An episode has not ended within the steps that an evaluation may take."""
 
 
-def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None):
+def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None, head=None, mask_key=None):
     """Plays a fixed quota of episodes in each environment.
 
     Args:
         env: A `VectorEnv` of N environments.
         spec: Its `ObservationSpec`.
-        actor: An `Actor` for N environments.
+        actor: An `Actor` for N environments, or a function from whether they give action masks to one.
         noise: Function from a chunk number to noise [256, N, ...], or to None where the actor is deterministic.
         episodes: How many in all; environment i plays episodes // N, and one more where i < episodes % N.
         seed: Of the environments.
         max_steps: Steps that an episode may take; None for any number.
+        head: The policy's head, where actions may be masked.
+        mask_key: The leaf of the observations that holds action masks, or None.
 
     Returns:
         `(returns, lengths)`: arrays [episodes], raw undiscounted rewards and steps.
@@ -34,6 +37,9 @@ def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None):
     n = env.num_envs
     stepper = Stepper(env, spec)
     observations = stepper.reset(seed)
+    if not callable(getattr(actor, "sync", None)):
+        actor = actor(mask_key is not None or stepper.gives_masks)
+    actor.sync("evaluation")
     quota = np.full(n, episodes // n) + (np.arange(n) < episodes % n)
     running_returns, running_lengths = np.zeros(n), np.zeros(n, int)
     returns, lengths = [], []
@@ -46,7 +52,8 @@ def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None):
         if t % 256 == 0:
             chunk = noise(t // 256)
         spec.check_finite(observations, where)
-        _, log_probs, env_actions = actor(observations, None if chunk is None else chunk[t % 256])
+        masks = allowed(stepper, head, mask_key, observations, where) if actor.masked else None
+        _, log_probs, env_actions = actor(observations, None if chunk is None else chunk[t % 256], masks)
         check_policy(log_probs, env_actions, where)
         step = stepper.step(env_actions)
         observations = step.observations
@@ -93,11 +100,10 @@ def check_policy(log_probs, env_actions, where):
         ValueError: Naming the first such row.
     """
     # A sum is finite where all terms are, and far cheaper than testing each.
-    if np.isfinite(log_probs.sum(dtype=np.float64)) and (
-        env_actions.dtype.kind != "f" or np.isfinite(env_actions.sum(dtype=np.float64))
-    ):
+    leaves = [leaf for leaf in tf.nest.flatten(env_actions) if leaf.dtype.kind == "f"]
+    if all(np.isfinite(array.sum(dtype=np.float64)) for array in (log_probs, *leaves)):
         return
-    for name, array in (("log_probs", log_probs), ("actions", env_actions)):
+    for name, array in (("log_probs", log_probs), *(("actions", leaf) for leaf in leaves)):
         bad = ~np.isfinite(array).reshape(len(array), -1).all(1)
         if bad.any():
             row = int(bad.argmax())
@@ -107,21 +113,26 @@ def check_policy(log_probs, env_actions, where):
             )
 
 
-def evaluate_policy(agent, vector_env, episodes, deterministic, seed, max_steps=None):
-    """Plays episodes with an agent's present weights and sums them up; see `Agent.evaluate`.
+def evaluate_policy(networks, actor, vector_env, episodes, deterministic, seed, max_steps=None):
+    """Plays episodes with a policy's present weights and sums them up; see `Agent.evaluate`.
+
+    Args:
+        networks: The `ActorCritic`.
+        actor: Its `Actor` for the environments of `vector_env`.
+        vector_env, episodes, deterministic, seed, max_steps: Of `Agent.evaluate`.
 
     Where an episode does not end within `max_steps`, the returns are unknown: NaN, with a warning and no error, which
     would cost a fit that only looks at its policy.
     """
     n = vector_env.num_envs
-    actor = agent.actor(n, deterministic)
-    actor.sync("evaluation")
 
     def noise(chunk):
-        return None if deterministic else agent.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()
+        return None if deterministic else networks.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()
 
     try:
-        returns, lengths = play_episodes(vector_env, agent.observation_spec, actor, noise, episodes, seed, max_steps)
+        returns, lengths = play_episodes(
+            vector_env, networks.spec, actor, noise, episodes, seed, max_steps, networks.head, networks.mask_key
+        )
     except Endless as error:
         warnings.warn(f"The returns of this evaluation are unknown, NaN. {error}", stacklevel=3)
         returns = lengths = [np.nan]

@@ -18,8 +18,9 @@ from kerasrl_pg.rollouts.evaluate import check_policy
 EXTREMES = (1e2, -1e2, 1e4, -1e4, 1e8, -1e8)
 
 
-def export_saved_model(agent, filepath, verify=True):
-    """Writes the SavedModel beside its place, verifies it, and renames it; see `Agent.export`.
+def export_saved_model(networks, filepath, verify=True, masked=False):
+    """Writes the SavedModel beside its place, verifies it, and renames it; see `Agent.export`; `networks` is an
+    `ActorCritic`, and `masked` whether policies are asked with an action mask beside the observations.
 
     The version folder appears by one rename, because TensorFlow Serving loads what it finds, half-copied or not.
     Beside the model, `assets.extra/signatures.txt` lists for each endpoint the names of its tensors, for clients of
@@ -31,63 +32,74 @@ def export_saved_model(agent, filepath, verify=True):
             f"`filepath` must be a folder that does not exist yet. Received: filepath={str(filepath)!r}. "
             "Choose the next version number; a served version is not overwritten."
         )
-    for weight in agent.policy.weights:
+    for weight in networks.policy.weights:
         if tf.as_dtype(weight.dtype).is_floating and not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             raise ValueError(
                 f"The policy's weights must be finite to be exported. Received: NaN or infinity in {weight.path}. "
                 "Load the last good file."
             )
-    distribution = agent.policy(agent.observation_spec.zeros(1))
+    distribution = networks.policy(networks.spec.zeros(1))
     actions = distribution.mode()
     log_probs = tf.cast(distribution.log_prob(actions), tf.float32).numpy()
-    check_policy(log_probs, agent.head.to_env(actions).numpy(), lambda row: "for an observation of zeros")
+    env_actions = tf.nest.map_structure(lambda x: x.numpy(), networks.head.to_env(actions))
+    check_policy(log_probs, env_actions, lambda row: "for an observation of zeros")
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name that is no number, so that a server watching the folder does not take it for a version.
     temporary = path.with_name(f".exporting-{uuid.uuid4().hex[:8]}")
     try:
-        module, signatures = _module(agent)
+        module, signatures = _module(networks, masked)
         tf.saved_model.save(module, str(temporary), signatures=signatures)
         (temporary / "assets.extra").mkdir()
         (temporary / "assets.extra" / "signatures.txt").write_text(describe_signatures(temporary), encoding="utf8")
         if verify:
-            _verify(agent, temporary)
+            _verify(networks, temporary, masked)
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return str(path)
 
 
-def _module(agent):
-    policy, critic, head = agent.policy, agent.critic, agent.head
+def _module(networks, masked):
+    policy, critic, head = networks.policy, networks.critic, networks.head
     module = tf.Module()
     variables = {id(v): v.value for m in (policy, critic) if m is not None for v in m.variables}
     module.network_variables = list(variables.values())
-    spec = agent.observation_spec
+    spec = networks.spec
     leaves = [spec.specs] if spec.single else list(spec.specs.values())
     inputs = {leaf.name: tf.TensorSpec((None, *leaf.shape), leaf.dtype, name=leaf.name) for leaf in leaves}
     seed = tf.TensorSpec((2,), tf.int32, name="seed")
+    asked = dict(inputs)
+    if masked:
+        asked["action_mask"] = tf.TensorSpec((None, *head.mask_shape), tf.bool, name="action_mask")
 
     def observations(arguments):
         return arguments["observation"] if spec.single else {name: arguments[name] for name in inputs}
 
+    def distribution_for(arguments):
+        masks = arguments["action_mask"] if masked else ()
+        return networks.distribution(networks.inputs(observations(arguments), masks))
+
+    def named(actions):
+        return {name: tf.identity(leaf) for name, leaf in head.named(head.to_env(actions)).items()}
+
     def serve(**arguments):
-        return {"action": tf.identity(head.to_env(policy(observations(arguments)).mode()))}
+        return named(distribution_for(arguments).mode())
 
     def sample(seed, **arguments):
-        distribution = policy(observations(arguments))
+        distribution = distribution_for(arguments)
         batch = tf.shape(next(iter(arguments.values())))[0]
         actions = head.sample(distribution, head.noise(seed, (batch,)))
-        return {"action": tf.identity(head.to_env(actions)), "log_prob": distribution.log_prob(actions)}
+        return {**named(actions), "log_prob": distribution.log_prob(actions)}
 
     def value(**arguments):
         return {"value": critic(observations(arguments)).mean()}
 
-    def concrete(function, **extra):
-        return tf.function(function, autograph=False).get_concrete_function(**inputs, **extra)
+    def concrete(function, **specs):
+        return tf.function(function, autograph=False).get_concrete_function(**specs)
 
-    signatures = {"serving_default": concrete(serve), "sample": concrete(sample, seed=seed)}
+    signatures = {"serving_default": concrete(serve, **asked), "sample": concrete(sample, **asked, seed=seed)}
     if critic is not None:
-        signatures["value"] = concrete(value)
+        signatures["value"] = concrete(value, **inputs)
     return module, signatures
 
 
@@ -109,10 +121,10 @@ def describe_signatures(folder):
     return "".join(lines)
 
 
-def sample_observations(agent, count, seed=0):
+def sample_observations(networks, count, seed=0):
     """`count` observations drawn from the agent's observation space, flattened and batched."""
-    spec = agent.observation_spec
-    space = copy.deepcopy(agent.spaces[0])  # Seeding it must not touch the environment's own.
+    spec = networks.spec
+    space = copy.deepcopy(networks.observation_space)  # Seeding it must not touch the environment's own.
     space.seed(seed)
     rows = [spec.flatten(space.sample()) for _ in range(count)]
     if spec.single:
@@ -136,12 +148,19 @@ def _enlarged(observations):
     return tf.nest.map_structure(leaf, observations)
 
 
-def _verify(agent, folder):
-    observations = _enlarged(sample_observations(agent, 64))
-    expected = agent.head.to_env(agent.policy(tf.nest.map_structure(tf.constant, observations)).mode()).numpy()
-    named = {"observation": observations} if agent.observation_spec.single else observations
+def _verify(networks, folder, masked):
+    observations = _enlarged(sample_observations(networks, 64))
+    named = {"observation": observations} if networks.spec.single else dict(observations)
+    inputs = networks.inputs(observations)
+    if masked:
+        rows = len(next(iter(named.values())))
+        masks = np.random.default_rng(0).random((rows, *networks.head.mask_shape)) < 0.7
+        named["action_mask"] = masks | networks.head.all_masked(masks)[:, None]
+        inputs = inputs._replace(masks=named["action_mask"])
+    actions = networks.distribution(tf.nest.map_structure(tf.constant, inputs)).mode()
+    expected = {f"expected_{k}": v.numpy() for k, v in networks.head.named(networks.head.to_env(actions)).items()}
     check = folder / "check.npz"
-    np.savez(check, **{f"input_{name}": array for name, array in named.items()}, expected=expected, mild=64)
+    np.savez(check, **{f"input_{name}": array for name, array in named.items()}, **expected, mild=64)
     try:
         # -I: nothing of the caller's environment or folder is importable but what is installed.
         script = Path(__file__).with_name("verify.py")

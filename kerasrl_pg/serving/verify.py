@@ -1,8 +1,8 @@
 """Loads an exported policy with TensorFlow alone and compares its actions with recorded ones.
 
-Run as a program by `Agent.export`: python -I verify.py FOLDER CHECK.npz, where the file holds `input_NAME` arrays,
-`expected` and, where the inputs after the first ones are extreme, the number `mild` of those. Importing kerasrl_pg or
-TensorFlow Probability is made impossible first, so success shows that a server needs neither.
+Run as a program by `Agent.export`: python -I verify.py FOLDER CHECK.npz, where the file holds `input_NAME` and
+`expected_NAME` arrays and, where the inputs after the first ones are extreme, the number `mild` of those. Importing
+kerasrl_pg or TensorFlow Probability is made impossible first, so success shows that a server needs neither.
 """
 
 import sys
@@ -24,11 +24,21 @@ def main(folder, check):
     inputs = {
         name.removeprefix("input_"): tf.constant(arrays[name]) for name in arrays.files if name.startswith("input_")
     }
-    received = tf.saved_model.load(folder).signatures["serving_default"](**inputs)["action"].numpy()
-    expected = arrays["expected"]
+    received = tf.saved_model.load(folder).signatures["serving_default"](**inputs)
+    names = [name.removeprefix("expected_") for name in arrays.files if name.startswith("expected_")]
+    if set(names) != set(received):
+        sys.exit(f"Expected the outputs {sorted(names)}, received {sorted(received)}.")
+    for name in names:
+        compare(arrays[f"expected_{name}"], received[name].numpy(), arrays.get("mild"))
+
+
+def compare(expected, received, mild):
+    """Exits with a sentence if actions differ by more than rounding from those expected."""
+    import numpy as np
+
     if received.shape != expected.shape or received.dtype != expected.dtype:
         sys.exit(f"Expected actions {expected.dtype}{expected.shape}, received {received.dtype}{received.shape}.")
-    discrete, mild = expected.dtype.kind in "iub", int(arrays.get("mild", len(expected)))
+    discrete, mild = expected.dtype.kind in "iub", int(len(expected) if mild is None else mild)
     rtol = 1e-3 if expected.dtype == np.float16 else 1e-4
     close = np.isclose(received, expected, rtol=rtol, atol=1e-5, equal_nan=True)
     same = received == expected if discrete else close

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 import kerasrl_pg as pg
-from kerasrl_pg.rollouts import Rollout
+from kerasrl_pg.rollouts import Inputs, Rollout
 
 GAMMA, LONGEST = 0.6, 3
 LOGITS = np.array([[0.2, -0.3], [0.5, 0.1], [-0.4, 0.3]], np.float32)
@@ -78,13 +78,13 @@ def rollout(columns):
                 valid[row, n], ended[row, n] = True, t == len(TRAJECTORIES[index]) - 1
                 row += 1
     zeros = np.zeros(shape, np.float32)
-    fields = states, actions, zeros, rewards, ended, np.zeros(shape, bool), states + 1, valid
-    return Rollout(*map(tf.constant, fields))
+    fields = Inputs(states), actions, zeros, rewards, ended, np.zeros(shape, bool), Inputs(states + 1), valid
+    return tf.nest.map_structure(tf.constant, Rollout(*fields))
 
 
 def padded(rollout, horizon):
     """The same with rows that are no transitions until `horizon`, so that all have one shape."""
-    return Rollout(*(tf.pad(x, [[0, horizon - x.shape[0]], [0, 0]]) for x in rollout))
+    return tf.nest.map_structure(lambda x: tf.pad(x, [[0, horizon - x.shape[0]], [0, 0]]), rollout)
 
 
 def mean_update(agent, episodes, num_envs, unit=lambda rollout: 1.0):

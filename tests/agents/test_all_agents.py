@@ -172,7 +172,7 @@ def test_eager_graph_and_xla_agree(name, walk):
 def test_one_trace_over_fits_and_budgets(name, walk):
     agent = fitted(MAKERS[name], walk, 3)
     agent.fit(walk, total_steps=400, epochs=2, num_envs=4, verbose=0)
-    assert agent.update_function.experimental_get_tracing_count() == 1
+    assert agent.programs.latest.experimental_get_tracing_count() == 1
 
 
 # Every agent on two spaces, one of each family on all; what heads have to do with agents is in the agents' own tests.
@@ -306,7 +306,7 @@ class Explosive(gym.Env):
 
 
 def everything(agent):
-    return [v.numpy() for v in agent.state_variables(4)]
+    return [v.numpy() for v in agent._iteration(4).variables]
 
 
 class Snapshots(keras.callbacks.Callback):

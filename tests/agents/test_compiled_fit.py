@@ -113,12 +113,12 @@ def test_eager_graph_and_xla_agree(name):
 def test_one_trace_over_fits_budgets_and_equal_environments(name):
     agent = fitted(name, compile_kwargs={"steps_per_execution": 2})
     agent.fit(Road(), total_steps=400, epochs=2, verbose=0)
-    assert agent.update_function.experimental_get_tracing_count() == 1
-    assert len(agent.programs) == 1
+    assert agent.programs.latest.experimental_get_tracing_count() == 1
+    assert len(agent.programs.made) == 1
     if name != "ppo":
         return
     agent.fit(dataclasses.replace(Road(), max_episode_steps=6), total_steps=400, epochs=2, verbose=0)
-    assert len(agent.programs) == 2
+    assert len(agent.programs.made) == 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import kerasrl_pg as pg
 from kerasrl_pg import ops
-from kerasrl_pg.rollouts import Rollout
+from kerasrl_pg.rollouts import Inputs, Rollout
 
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
 ACTIONS = gym.spaces.Discrete(3)
@@ -32,16 +32,16 @@ def rollout(rng, actions=ACTIONS, horizon=16, num_envs=2, invalid=0.0, **changes
     if taken.dtype.kind != "f":
         taken = taken.astype("int32")
     facts = {
-        "observations": rng.normal(size=(horizon, num_envs, 3)).astype("float32"),
+        "inputs": Inputs(rng.normal(size=(horizon, num_envs, 3)).astype("float32")),
         "actions": taken,
         "log_probs": np.zeros((horizon, num_envs), "float32"),
         "rewards": rng.normal(size=(horizon, num_envs)).astype("float32"),
         "terminated": rng.random((horizon, num_envs)) < 0.1,
         "truncated": np.zeros((horizon, num_envs), bool),
-        "next_observations": rng.normal(size=(horizon, num_envs, 3)).astype("float32"),
+        "next_inputs": Inputs(rng.normal(size=(horizon, num_envs, 3)).astype("float32")),
         "valid": rng.random((horizon, num_envs)) >= invalid,
     }
-    return Rollout(**{name: tf.constant(value) for name, value in {**facts, **changes}.items()})
+    return tf.nest.map_structure(tf.constant, Rollout(**{**facts, **changes}))
 
 
 def weights(model):
@@ -72,13 +72,13 @@ def test_step_has_exactly_the_length_allowed(squared, actions):
 def test_step_points_along_the_policy_gradient():
     agent, step = bound(estimator=pg.estimators.TD0(), max_squared_norm=0.01)
     data = rollout(np.random.default_rng(2), invalid=0.3)
-    values = agent.critic(ops.flatten_time(data.observations)).mean().numpy().reshape(16, 2)
-    following = agent.critic(ops.flatten_time(data.next_observations)).mean().numpy().reshape(16, 2)
+    values = agent.critic(ops.flatten_time(data.inputs.observations)).mean().numpy().reshape(16, 2)
+    following = agent.critic(ops.flatten_time(data.next_inputs.observations)).mean().numpy().reshape(16, 2)
     advantages = data.rewards + 0.99 * (1 - np.float32(data.terminated)) * following - values
     valid = data.valid.numpy()
     advantages = np.where(valid, advantages - advantages.numpy()[valid].mean(), 0.0)
     with tf.GradientTape() as tape:
-        log_probs = agent.policy(ops.flatten_time(data.observations)).log_prob(ops.flatten_time(data.actions))
+        log_probs = agent.policy(ops.flatten_time(data.inputs.observations)).log_prob(ops.flatten_time(data.actions))
         objective = tf.reduce_sum(log_probs * advantages.ravel())
     variables = agent.policy.trainable_variables
     gradient = ops.flatten_parameters(tape.gradient(objective, [v.value for v in variables])).numpy()
@@ -133,12 +133,14 @@ def test_rows_that_are_no_transitions_are_no_data(name):
         rng = np.random.default_rng(5)
         data = rollout(rng, invalid=0.4, terminated=ends)
         gap = ~data.valid.numpy()
-        spoilt = data.observations.numpy()
+        spoilt = data.inputs.observations.numpy()
         spoilt[gap] += junk
         actions = np.where(gap, 0 if junk else 2, data.actions)
         rewards = np.where(gap, junk, data.rewards).astype("float32")
         step(
-            data._replace(observations=tf.constant(spoilt), actions=tf.constant(actions), rewards=tf.constant(rewards))
+            data._replace(
+                inputs=Inputs(tf.constant(spoilt)), actions=tf.constant(actions), rewards=tf.constant(rewards)
+            )
         )
         results.append(weights(agent.policy) + weights(agent.critic))
     for a, b in zip(*results, strict=True):
@@ -154,15 +156,15 @@ def test_regression_leaves_shared_layers_to_the_policy(name):
     seen = {}
 
     class Watching(METHODS[name]):
-        def fit_critic(self, batch):
-            seen["before"] = agent.policy(observation).logits, tf.identity(head.kernel.value)
-            return super().fit_critic(batch)
+        def critic_loss(self, samples):
+            seen.setdefault("before", (agent.policy(observation).logits, tf.identity(head.kernel.value)))
+            return super().critic_loss(samples)
 
     agent.__class__ = Watching
     agent.train_step(rollout(np.random.default_rng(6)))
     np.testing.assert_array_equal(agent.policy(observation).logits, seen["before"][0])
     assert np.abs(head.kernel - seen["before"][1]).max() > 0
-    assert len(agent.critic_variables) == 2
+    assert len(agent.actor_critic.critic_alone) == 2
 
 
 @every_method

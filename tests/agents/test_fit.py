@@ -96,7 +96,7 @@ def test_learning_rate_scheduler_takes_effect_without_a_new_trace(walk):
     agent.fit(walk, epochs=2, steps_per_epoch=2, num_envs=4, callbacks=[schedule, Freeze()], verbose=0)
     for a, b in zip(before, agent.policy.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert agent.update_function.experimental_get_tracing_count() == 1
+    assert agent.programs.latest.experimental_get_tracing_count() == 1
 
 
 def test_terminate_on_nan_ends_the_fit(walk):
@@ -212,7 +212,8 @@ def test_shared_layers_survive_saving(own, tmp_path):
     agent.save(tmp_path / "shared.keras")
     loaded = keras.models.load_model(tmp_path / "shared.keras")
     observations = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
-    for a, b in zip(agent.forward(observations), loaded.forward(observations), strict=True):
+    inputs = pg.rollouts.Inputs(observations)
+    for a, b in zip(agent.forward(inputs), loaded.forward(inputs), strict=True):
         np.testing.assert_array_equal(a.parameters.get("logits", a.mode()), b.parameters.get("logits", b.mode()))
     for twin in (agent, loaded):
         twin.fit("CartPole-v1", epochs=1, steps_per_epoch=2, num_envs=4, verbose=0)
@@ -272,15 +273,15 @@ def test_a_setting_changed_between_fits_takes_effect(walk):
     assert agent.fit(walk, **once).history["kl"][0] > 1e-3
     agent.max_kl = 1e-6
     assert agent.fit(walk, **once).history["kl"][0] < 1e-5
-    (program,) = agent.programs.values()
+    (program,) = agent.programs.made.values()
     agent.fit(walk, **once)
-    assert [program] == list(agent.programs.values())
+    assert [program] == list(agent.programs.made.values())
     agent.estimator = pg.estimators.TD0()
     agent.fit(walk, **once)
-    (second,) = agent.programs.values()
+    (second,) = agent.programs.made.values()
     agent.estimator = pg.estimators.RewardToGo()  # It has no settings either.
     agent.fit(walk, **once)
-    (third,) = agent.programs.values()
+    (third,) = agent.programs.made.values()
     assert len({id(each) for each in (program, second, third)}) == 3
 
 
@@ -611,7 +612,7 @@ def test_no_fit_or_agent_traces_what_another_has(walk, caplog):
             agent.act(0)
             agent.act(0, deterministic=False)
     assert "retracing" not in caplog.text
-    assert len(agent._runtime.noise_programs) == 1
+    assert set(agent._rooms.noise_programs) == {(256, 1), (1,)}  # of rollouts and evaluations, and of `act`
 
 
 # What goes wrong around a fit

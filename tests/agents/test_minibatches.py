@@ -26,9 +26,7 @@ def passes(wrap, size, minibatch_size, update_epochs, keep_going=None):
 
     def run():
         rows = {"row": tf.range(size, dtype=tf.float32)}
-        return for_each_minibatch(
-            update, rows, ("mean", "step"), tf.constant([1, 2]), update_epochs, minibatch_size, keep_going
-        )
+        return for_each_minibatch(update, rows, tf.constant([1, 2]), update_epochs, minibatch_size, keep_going)
 
     logs = {name: float(value) for name, value in wrap(run)().items()}
     return met.numpy().reshape(update_epochs, size), logs

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import kerasrl_pg as pg
-from kerasrl_pg.rollouts import Rollout
+from kerasrl_pg.rollouts import Inputs, Rollout
 
 tfd = tfp.distributions
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -43,13 +43,13 @@ def rollout(agent, seed=0, horizon=64):
     actions = head.sample(policy, head.noise([seed, 1], (horizon,)))
     no = tf.zeros((horizon, 1), tf.bool)
     return Rollout(
-        tf.constant(observations),
+        Inputs(tf.constant(observations)),
         actions[:, None],
         policy.log_prob(actions)[:, None],
         tf.constant(rng.normal(size=(horizon, 1)).astype("float32")),
         ~no,  # Every step an episode of its own, so that advantages are rewards.
         no,
-        tf.constant(observations),
+        Inputs(tf.constant(observations)),
         ~no,
     )
 
@@ -75,9 +75,9 @@ def test_step_has_the_divergence_asked_for(name):
     head = HEADS[name]()
     agent, step = agent_of(None, policy=keras.Model(inputs, head(inputs)), max_kl=1e-4, damping=1e-6, cg_iterations=40)
     data = rollout(agent)
-    old = agent.policy(data.observations[:, 0])
+    old = agent.policy(data.inputs.observations[:, 0])
     logs = step(data)
-    kl = float(tf.reduce_mean(old.kl_divergence(agent.policy(data.observations[:, 0]))))
+    kl = float(tf.reduce_mean(old.kl_divergence(agent.policy(data.inputs.observations[:, 0]))))
     assert kl == pytest.approx(1e-4, rel=0.1)
     assert float(logs["kl"]) == pytest.approx(kl, rel=1e-2)
     assert float(logs["policy_loss"]) < 0.0
@@ -102,7 +102,7 @@ def test_step_solves_the_explicit_system():
     """Against NumPy: F from outer products of scores under the policy's own expectation, ∇J from the scores taken."""
     agent, step = agent_of(HEADS["categorical"](), max_kl=0.02, damping=0.05, cg_iterations=100)
     data = rollout(agent)
-    observations, actions = data.observations[:, 0], data.actions[:, 0].numpy()
+    observations, actions = data.inputs.observations[:, 0], data.actions[:, 0].numpy()
     with tf.GradientTape(persistent=True) as tape:
         log_probs = tf.nn.log_softmax(agent.policy(observations).logits)
     blocks = tape.jacobian(log_probs, [v.value for v in agent.policy.trainable_variables])
@@ -137,9 +137,9 @@ def change_of_policy(method, policy, **kwargs):
     """How log π changes in one update, [S, actions]."""
     agent, step = agent_of(None, method, policy, **kwargs)
     data = rollout(agent)
-    before = tf.nn.log_softmax(policy(data.observations[:, 0]).logits).numpy()
+    before = tf.nn.log_softmax(policy(data.inputs.observations[:, 0]).logits).numpy()
     step(data)
-    return tf.nn.log_softmax(policy(data.observations[:, 0]).logits).numpy() - before
+    return tf.nn.log_softmax(policy(data.inputs.observations[:, 0]).logits).numpy() - before
 
 
 def angle(a, b):
@@ -188,9 +188,9 @@ def test_nor_does_it_see_a_nonlinear_one():
             inputs, head = keras.Input((3,)), head_class(1, low=-1, high=1, initial_log_std=1.5)
             agent, step = agent_of(None, method, keras.Model(inputs, head(inputs)), BOX, **kwargs)
             data = rollout(agent)
-            normal = agent.policy(data.observations[:, 0]).distribution
+            normal = agent.policy(data.inputs.observations[:, 0]).distribution
             step(data)
-            new = agent.policy(data.observations[:, 0]).distribution
+            new = agent.policy(data.inputs.observations[:, 0]).distribution
             loc = (new.loc - normal.loc) / normal.scale
             changes[method].append(np.concatenate([loc, tf.math.log(new.scale / normal.scale)], axis=1))
     assert angle(*changes[pg.NPG]) < 3.0
@@ -297,7 +297,7 @@ def test_a_head_without_kl_divergence_needs_an_estimator_chosen(method):
     data, before = rollout(agent), theta(agent.policy)
     logs = step(data)
     assert np.abs(theta(agent.policy) - before).max() > 0
-    log_ratio = agent.policy(data.observations[:, 0]).log_prob(data.actions[:, 0]) - data.log_probs[:, 0]
+    log_ratio = agent.policy(data.inputs.observations[:, 0]).log_prob(data.actions[:, 0]) - data.log_probs[:, 0]
     expected = np.mean(np.expm1(log_ratio.numpy().astype("float64")) - log_ratio)
     assert float(logs["kl"]) == pytest.approx(expected, rel=1e-2, abs=1e-6)
 
@@ -384,7 +384,7 @@ def test_observations_of_several_parts():
     actions, no = tf.constant(rng.integers(3, size=(64, 1)), tf.int32), tf.zeros((64, 1), tf.bool)
     rewards = tf.constant(rng.normal(size=(64, 1)), tf.float32)
     logs = tf.function(agent.train_step, autograph=False)(
-        Rollout(observations, actions, rewards, rewards, ~no, no, observations, ~no)
+        Rollout(Inputs(observations), actions, rewards, rewards, ~no, no, Inputs(observations), ~no)
     )
     assert float(logs["rejected"]) == 0.0 and 1e-3 < float(logs["kl"]) < 0.05
 

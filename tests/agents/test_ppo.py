@@ -55,7 +55,7 @@ def test_recorded_log_probs_are_those_of_the_policy(walk):
 
     class Watching(pg.PPO):
         def train_step(self, rollout):
-            flat = pg.ops.flatten_time(rollout.observations), pg.ops.flatten_time(rollout.actions)
+            flat = pg.ops.flatten_time(rollout.inputs.observations), pg.ops.flatten_time(rollout.actions)
             recorded.append((pg.ops.flatten_time(rollout.log_probs), self.policy(flat[0]).log_prob(flat[1])))
             return super().train_step(rollout)
 
@@ -139,7 +139,7 @@ def test_what_is_annealed_is_the_rate_that_was_set(walk):
     scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: [0.4, 0.8][epoch])
     agent.fit(walk, **budget, callbacks=[scheduler, watch])
     assert rates == pytest.approx([0.4, 0.4])
-    assert agent.update_function.experimental_get_tracing_count() == 1
+    assert agent.programs.latest.experimental_get_tracing_count() == 1
 
 
 def test_files_of_earlier_versions_anneal_from_the_rate_they_were_compiled_with(walk):
@@ -168,7 +168,7 @@ def test_a_coefficient_may_be_a_schedule_and_is_saved(walk, tmp_path):
     first = agent.fit(walk, epochs=1, steps_per_epoch=1, **kwargs).history["clip_fraction"][0]
     later = agent.fit(walk, epochs=1, steps_per_epoch=3, **kwargs).history["clip_fraction"][0]
     assert first > 0.5 > later  # A range of width 0, then one of 0.5, and no new trace.
-    assert agent.update_function.experimental_get_tracing_count() == 1
+    assert agent.programs.latest.experimental_get_tracing_count() == 1
     agent.save(tmp_path / "agent.keras")
     assert (
         keras.models.load_model(tmp_path / "agent.keras").get_config()["clip_ratio"] == agent.get_config()["clip_ratio"]

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 
 import kerasrl_pg as pg
 from kerasrl_pg import ops
+from kerasrl_pg.rollouts import Inputs
 
 tfd = tfp.distributions
 BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -36,7 +37,7 @@ def fit(agent, env, iterations=1, optimizer=None, **kwargs):
 class Rigged(pg.PPOPenalty):
     """Measures the KL divergences it is told to, one an iteration."""
 
-    def mean_kl(self, old, batch):
+    def mean_kl(self, samples):
         return tf.gather(tf.constant(self.kls), self.iterations.value)
 
 
@@ -171,7 +172,7 @@ def test_padding_rows_are_no_data(walk):
                     rollout = rollout._replace(
                         rewards=tf.where(valid, rollout.rewards, 1e3),
                         actions=tf.where(valid, rollout.actions, 1 - rollout.actions),
-                        observations=tf.where(valid, rollout.observations, 4 - rollout.observations),
+                        inputs=Inputs(tf.where(valid, rollout.inputs.observations, 4 - rollout.inputs.observations)),
                     )
                 return super().train_step(rollout)
 
@@ -214,7 +215,7 @@ def test_divergence_logged_is_that_of_the_whole_update(walk):
 
     class Watching(pg.PPOPenalty):
         def train_step(self, rollout):
-            observations = ops.flatten_time(rollout.observations)
+            observations = ops.flatten_time(rollout.inputs.observations)
             old = self.policy(observations)
             logs = super().train_step(rollout)
             seen["kl"] = float(tf.reduce_mean(old.kl_divergence(self.policy(observations))))

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import kerasrl_pg as pg
 from kerasrl_pg import ops
-from kerasrl_pg.rollouts import Rollout
+from kerasrl_pg.rollouts import Inputs, Rollout
 
 OBSERVATIONS = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
 BOX = gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -48,7 +48,14 @@ def rollout(agent, seed=0, invalid=0.2):
     valid = tf.constant(rng.random((32, 1)) >= invalid)
     # Every step an episode of its own, so that advantages are rewards less values.
     return Rollout(
-        observations, actions[:, None], policy.log_prob(actions)[:, None], rewards, ~no, no, observations, valid
+        Inputs(observations),
+        actions[:, None],
+        policy.log_prob(actions)[:, None],
+        rewards,
+        ~no,
+        no,
+        Inputs(observations),
+        valid,
     )
 
 
@@ -80,7 +87,7 @@ def test_no_accepted_step_breaks_a_promise():
             for weight in agent.policy.trainable_weights:
                 weight.assign(rng.normal(size=weight.shape, scale=0.7))
         data = rollout(agent, update)
-        states, actions = data.observations[:, 0], data.actions[:, 0].numpy()
+        states, actions = data.inputs.observations[:, 0], data.actions[:, 0].numpy()
         valid = data.valid[:, 0].numpy()
         advantages = (data.rewards[:, 0] - agent.critic(states).mean()).numpy().astype("float64")[valid]
         advantages = (advantages - advantages.mean()) / advantages.std()
@@ -111,9 +118,9 @@ def test_promises_are_kept_with_every_head(head, xla, updates):
     step, accepted = compiled(agent, xla), 0
     for seed in range(updates):
         data = rollout(agent, seed)
-        old = agent.policy(data.observations[:, 0])
+        old = agent.policy(data.inputs.observations[:, 0])
         logs = step(data)
-        kl = ops.masked_mean(old.kl_divergence(agent.policy(data.observations[:, 0])), data.valid[:, 0])
+        kl = ops.masked_mean(old.kl_divergence(agent.policy(data.inputs.observations[:, 0])), data.valid[:, 0])
         assert float(kl) <= 0.05 * (1 + 1e-4)
         assert float(logs["kl"]) == pytest.approx(float(kl), rel=1e-3, abs=1e-6)
         assert float(logs["policy_loss"]) < 1e-6
@@ -195,11 +202,11 @@ def test_divergence_is_judged_where_the_weights_constraints_leave_them():
     agent.head.log_std.assign([1.9, 1.9])
     data = rollout(agent)
     rigged = data._replace(rewards=tf.norm(data.actions, axis=-1))  # wide samples are the good ones
-    old = agent.policy(data.observations[:, 0])
+    old = agent.policy(data.inputs.observations[:, 0])
     logs = compiled(agent)(rigged)
     assert float(logs["rejected"]) == 0.0
     np.testing.assert_array_equal(agent.head.log_std, [2.0, 2.0])
-    kl = ops.masked_mean(old.kl_divergence(agent.policy(data.observations[:, 0])), data.valid[:, 0])
+    kl = ops.masked_mean(old.kl_divergence(agent.policy(data.inputs.observations[:, 0])), data.valid[:, 0])
     assert float(logs["kl"]) == pytest.approx(float(kl), rel=1e-3)
 
 
@@ -209,7 +216,7 @@ def test_improvement_counts_the_entropy_bonus():
     step = compiled(agent)
     for seed in range(5):
         data = rollout(agent, seed)
-        before = ops.masked_mean(agent.policy(data.observations[:, 0]).entropy(), data.valid[:, 0])
+        before = ops.masked_mean(agent.policy(data.inputs.observations[:, 0]).entropy(), data.valid[:, 0])
         logs = step(data)
         assert float(logs["rejected"]) or float(logs["entropy"]) > float(before)
 

@@ -6,22 +6,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrl_pg.agents.training import annealed
 from kerasrl_pg.callbacks import Budget
+from kerasrl_pg.training.optimizers import annealed
 
 
 class FakeAgent:
     """What the budget sees of an agent; `play` is the part of Keras's loop that it steers."""
 
     def __init__(self, *rates):
-        self._runtime = SimpleNamespace(training=SimpleNamespace(progress=[0, 0]), epoch_is_over=False)
-        self.anneal_learning_rate = True
-        self._optimizer_list = [SimpleNamespace(learning_rate=keras.Variable(rate)) for rate in rates]
+        self.optimizers = [SimpleNamespace(learning_rate=keras.Variable(rate)) for rate in rates]
         self.progress = keras.Variable([0, 0], dtype="int64")
         self.stop_training = False
-
-    def _optimizers(self):
-        return self._optimizer_list
 
     def play(self, budget, steps_taken, initial_epoch=0):
         """Steps of each iteration by epoch and execution, and the learning rates of each iteration."""
@@ -33,16 +28,15 @@ class FakeAgent:
         for epoch in range(initial_epoch, budget.epochs):
             epochs.append([])
             budget.on_epoch_begin(epoch)
-            while not self._runtime.epoch_is_over and len(epochs[-1]) < 1000:
+            while not budget.epoch_is_over and len(epochs[-1]) < 1000:
                 epochs[-1].append([])
-                for _ in range(budget.iterations()):
+                for _ in range(budget.iterations(progress)):
                     self.progress.assign(progress)
-                    with annealed(self, tf.constant(budget.annealing(), tf.int64)):
-                        rates.append([float(o.learning_rate) for o in self._optimizer_list])
+                    with annealed(self.optimizers, self.progress.value, tf.constant(budget.annealing(), tf.int64)):
+                        rates.append([float(o.learning_rate) for o in self.optimizers])
                     epochs[-1][-1].append(steps_taken())
                     progress = [progress[0] + 1, progress[1] + epochs[-1][-1][-1]]
-                self._runtime.training.progress = progress
-                budget.on_train_batch_end(len(epochs[-1]) - 1)
+                budget.spend(progress)
             budget.on_epoch_end(epoch)
             if self.stop_training:
                 break
@@ -179,6 +173,6 @@ def test_the_rate_is_never_negative():
     agent = FakeAgent(0.5)
     for done, expected in ((0, 0.5), (1, 0.0), (2, 0.0)):
         agent.progress.assign([done, 0])
-        with annealed(agent, tf.constant([1, 0], tf.int64)):
-            assert float(agent._optimizers()[0].learning_rate) == expected
-        assert float(agent._optimizers()[0].learning_rate) == 0.5
+        with annealed(agent.optimizers, agent.progress.value, tf.constant([1, 0], tf.int64)):
+            assert float(agent.optimizers[0].learning_rate) == expected
+        assert float(agent.optimizers[0].learning_rate) == 0.5

@@ -129,3 +129,26 @@ def test_weights_set_within_a_fit_leave_what_was_spent(walk, tmp_path, how):
         np.testing.assert_array_equal(a, b)
     agent.set_weights(back.weights)  # After a fit, all is set.
     assert int(agent.env_steps) == 16
+
+
+def test_a_finished_fit_restored_when_its_first_epoch_begins_runs_nothing_more(walk, tmp_path):
+    def fitted(*callbacks):
+        agent = pg.A2C(networks=pg.Networks((4,)), seed=0)
+        agent.compile()
+        agent.fit(walk, total_steps=30, epochs=3, num_envs=2, verbose=0, callbacks=[make(agent) for make in callbacks])
+        return agent
+
+    finished = fitted()
+    finished.save_weights(tmp_path / "finished.weights.h5")
+
+    def restore(agent):
+        def load(epoch, logs):
+            if epoch == 0:
+                agent.load_weights(tmp_path / "finished.weights.h5")
+
+        return keras.callbacks.LambdaCallback(on_epoch_begin=load)
+
+    again = fitted(restore)
+    assert int(again.env_steps) == int(finished.env_steps) == 30
+    for one, other in zip(again.get_weights(), finished.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

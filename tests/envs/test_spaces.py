@@ -7,10 +7,11 @@ import pytest
 import tensorflow as tf
 
 from kerasrl_pg.envs import ObservationSpec, space_from_config, space_to_config
-from kerasrl_pg.envs.spaces import check_buildable, check_same_space, is_image
+from kerasrl_pg.envs.spaces import as_text, check_buildable, check_same_space, is_image, kind_of
 from kerasrl_pg.models import Networks
 
 S = gym.spaces
+MANY = S.Discrete(2)
 NESTED = S.Dict(
     goal=S.Discrete(3, start=-1),
     robot=S.Dict(arm=S.Box(-1, 1, (2,)), buttons=S.MultiBinary((2, 2))),
@@ -35,6 +36,7 @@ SPACES = {
     "multi_binary_2d": S.MultiBinary((2, 3)),
     "tuple": S.Tuple([S.Discrete(2), S.Box(-1, 1, (1,))]),
     "nested": NESTED,
+    "text": S.Text(4, min_length=2, charset="cab"),
     "unsorted": S.Dict(OrderedDict(b=S.Discrete(2), a=S.Discrete(3))),
 }
 
@@ -55,10 +57,10 @@ def test_the_keys_of_a_dict_keep_their_order():
 
 
 def test_config_refuses_unknown_spaces():
-    with pytest.raises(ValueError, match="A space must be Box, .* Received: Text.* Convert it with"):
-        space_to_config(S.Text(3))
-    with pytest.raises(ValueError, match="`kind` must name a known space. Received: kind='Text'"):
-        space_from_config({"kind": "Text"})
+    with pytest.raises(ValueError, match="A space must be Box, .* Received: Sequence.* Convert it with"):
+        space_to_config(S.Sequence(S.Discrete(2)))
+    with pytest.raises(ValueError, match="`kind` must name a known space. Received: kind='Sequence'"):
+        space_from_config({"kind": "Sequence"})
 
 
 def test_a_single_space_is_one_tensor():
@@ -142,9 +144,9 @@ def test_names_that_collide_are_refused():
         ObservationSpec(space)
 
 
-@pytest.mark.parametrize("space", [S.Text(3), S.Sequence(S.Discrete(2)), S.Dict(a=S.Text(3))])
+@pytest.mark.parametrize("space", [S.OneOf([S.Discrete(3)]), S.Sequence(S.Discrete(2)), S.Dict(a=S.OneOf([MANY]))])
 def test_spaces_without_a_tensor_are_refused(space):
-    with pytest.raises(ValueError, match="An observation space must be Box, .* Received: (Text|Sequence)"):
+    with pytest.raises(ValueError, match="An observation space must be Box, .* Received: (OneOf|Sequence)"):
         ObservationSpec(space)
 
 
@@ -166,11 +168,99 @@ def test_one_observation_or_a_batch():
     assert spec.batch_size((np.zeros(2), np.zeros((2, 1))), where) == 2
 
 
-def test_images():
-    assert is_image(S.Box(0, 255, (8, 8), np.uint8))
-    assert not is_image(S.Box(0, 255, (8,), np.uint8))
-    assert not is_image(S.Box(0, 1, (8, 8, 3), np.float32))
-    assert not is_image(S.MultiBinary((8, 8)))
+@pytest.mark.parametrize(
+    "space, kind",
+    [
+        (S.Box(0, 255, (8, 8), np.uint8), "image"),
+        (S.Box(0, 255, (8,), np.uint8), "numbers"),
+        (S.Box(0, 255, (4, 84, 84, 3), np.uint8), "image"),
+        (S.Box(0, 255, (2, 2, 2, 2), np.uint8), "numbers"),
+        (S.Box(0, 1, (10, 10, 4), np.uint8), "image"),
+        (S.Box(0, 63, (7, 7, 3), np.uint8), "categories"),
+        (S.Box(0, 64, (7, 7, 3), np.uint8), "image"),
+        (S.Box(0, 2, (3, 3), np.uint8), "categories"),
+        # AtariPreprocessing(scale_obs=True), alone and stacked; MinAtar.
+        (S.Box(0, 1, (84, 84)), "image"),
+        (S.Box(0, 1, (4, 84, 84)), "image"),
+        (S.Box(0, 1, (10, 10, 6), bool), "image"),
+        (S.Box(0, 255, (84, 84, 3), np.int64), "image"),
+        (S.Box(0, 255, (4, 40, 40, 3)), "image"),
+        (S.Box(0, 1, (35, 36)), "numbers"),
+        (S.Box(0, 1, (10, 2, 4)), "numbers"),
+        (S.Box(-1, 1, (84, 84, 3)), "numbers"),
+        (S.Box(0, 2, (84, 84, 3)), "numbers"),
+        (S.Box(-np.inf, np.inf, (84, 84, 3)), "numbers"),
+        (S.Box(np.zeros((8, 8, 3)), np.arange(192).reshape(8, 8, 3)), "numbers"),
+        (S.MultiBinary((8, 8)), "numbers"),
+        (S.Discrete(3), "categories"),
+        (S.Text(3), "text"),
+    ],
+)
+def test_what_a_leaf_is_taken_for(space, kind):
+    assert kind_of(space) == kind
+    assert is_image(space) == (kind == "image")
+
+
+def test_the_inputs_of_images_are_those_that_files_were_saved_with():
+    for space, dtype in ((S.Box(0, 1, (84, 84)), "float32"), (S.Box(0, 1, (10, 10, 6), bool), "float32")):
+        assert ObservationSpec(space).specs.dtype.name == dtype
+    assert ObservationSpec(S.Box(0, 10, (7, 7, 3), np.uint8)).specs.dtype.name == "uint8"
+
+
+def test_texts_become_numbers_of_their_characters():
+    spec = ObservationSpec(S.Dict(a=S.Text(4, charset="cab"), b=S.Discrete(2)))
+    assert (tuple(spec.specs["a"].shape), spec.specs["a"].dtype.name) == ((4,), "int32")
+    assert spec.choices["a"] == (0, 3)
+    for texts in (["cab", ""], ("cab", ""), np.array(["cab", ""]), np.array(["cab", ""], object)):
+        read = spec.read({"a": texts, "b": [0, 1]}, 2, where)["a"]
+        assert (read.tolist(), read.dtype) == ([[3, 1, 2, 0], [0, 0, 0, 0]], np.int32)
+    rows = spec.read([{"a": "b", "b": 0}, {"a": "aa", "b": 1}], 2, where, rows=True)
+    assert rows["a"].tolist() == [[2, 0, 0, 0], [1, 1, 0, 0]]
+    assert spec.flatten({"a": "ba", "b": 0})["a"].tolist() == [2, 1, 0, 0]
+    assert spec.batch_size({"a": "ba", "b": 0}, where) is None
+    assert spec.batch_size({"a": ["ba", "c"], "b": [0, 1]}, where) == 2
+    assert ObservationSpec(S.Text(3)).flatten(["1", "23"]).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "values, received",
+    [
+        (["cabba", "a"], "'cabba' at 0"),
+        (["a", "d"], "'d' at 1"),
+        (["a", 3], "3 at 1"),
+        ("ab", "'ab' at None"),
+        (["a"], r"\['a'\] at None"),
+    ],
+)
+def test_other_texts_are_refused_by_their_place(values, received):
+    spec = ObservationSpec(S.Dict(a=S.Tuple([S.Text(4, charset="cab")])))
+    with pytest.raises(ValueError, match=rf"`observation\['a'\]\[0\]` must be .*text.* Received: {received}"):
+        spec.read({"a": (values,)}, 2, where)
+
+
+class Missions(gym.Space):
+    """As MiniGrid's `MissionSpace`: texts, of which it says neither length nor characters."""
+
+    def __init__(self):
+        super().__init__(dtype=str)
+
+    def sample(self, mask=None, probability=None):
+        return "get to the green goal square"
+
+    def contains(self, x):
+        return x == self.sample()
+
+
+def test_a_space_of_texts_of_another_class_is_text():
+    space = S.Dict(mission=Missions())
+    spec = ObservationSpec(space)
+    read = spec.read({"mission": [Missions().sample()]}, 1, where)["mission"]
+    assert read.shape == (1, 128)
+    letters = as_text(Missions()).characters
+    assert "".join(letters[i - 1] for i in read[0] if i) == Missions().sample()
+    check_same_space("env", space_from_config(json.loads(json.dumps(space_to_config(space)))), space)
+    with pytest.raises(ValueError, match=r"`observation\['mission'\]` must be a text of at most 128.*FilterObservatio"):
+        spec.read({"mission": ["x" * 129]}, 1, where)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +307,8 @@ def test_bounds_matter_where_asked():
         (S.Discrete(2**33), "`observation_space` must have choices within int32.* Received: Discrete"),
         (S.Dict(a=S.Discrete(3, start=2**31)), r"`observation_space\['a'\]` must have choices within int32"),
         (S.MultiDiscrete([3, 2**31 + 1]), "`observation_space` must have choices within int32"),
-        (S.Tuple([S.Text(3)]), r"An observation space must be Box, .* Received: Text.* as observation_space\[0\]"),
+        (S.Tuple([S.Sequence(MANY)]), r"must be Box, .* Received: Sequence.* as observation_space\[0\]"),
+        (S.Dict(a=S.Text(0, min_length=0)), r"`observation_space\['a'\]` must hold at least one character"),
         (S.Dict(a=S.Dict(b=S.OneOf([S.Discrete(2)]))), r"Received: OneOf.* as observation_space\['a'\]\['b'\]"),
         (S.Dict(a=S.Dict({(1, 2): S.Discrete(2)})), r"`observation_space\['a'\]` must have texts .* the key \(1, 2\)"),
         (
@@ -248,9 +339,11 @@ def test_the_ends_of_int32_are_choices():
         (S.Box(0, 255, (9, 2, 3), np.uint8), "`observation_space` must have sides of at least 3"),
         (S.Box(0, 255, (3, 9, 1), np.uint8), None),
         (S.Box(0, 255, (1, 9, 2), np.uint8), "`observation_space` must have sides of at least 3"),
-        (S.Dict(a=S.Discrete(2**20 + 1)), r"`observation_space\['a'\]` must have at most 1,048,576 choices"),
-        (S.MultiDiscrete([2**19] * 3), "`observation_space` must have at most 1,048,576 choices"),
-        (S.Discrete(2**20), None),
+        (S.Dict(a=S.Discrete(2**24 + 1)), r"`observation_space\['a'\]` must have at most 16,777,216 choices"),
+        (S.MultiDiscrete([2**23] * 3), "`observation_space` must have at most 16,777,216 choices"),
+        (S.Discrete(10_000_000), None),
+        (S.Box(0, 255, (2, 2, 2, 2), np.uint8), None),
+        (S.Box(0, 10, (2, 9), np.uint8), None),
     ],
 )
 def test_what_our_networks_cannot_hold_is_refused(space, sentence):
@@ -305,8 +398,8 @@ def test_the_part_that_differs_is_named():
         check_same_space("env", here, there)
     with pytest.raises(ValueError, match=r"expected action_space to be Discrete\(3\). Received: Discrete\(4\)"):
         check_same_space("env", S.Discrete(3), S.Discrete(4), bounds=True)
-    with pytest.raises(ValueError, match=r"Received: Text.* of kind Text as space\['a'\]\[0\]"):
-        space_to_config(S.Dict(a=S.Tuple([S.Text(3)])))
+    with pytest.raises(ValueError, match=r"Received: Sequence.* of kind Sequence as space\['a'\]\[0\]"):
+        space_to_config(S.Dict(a=S.Tuple([S.Sequence(MANY)])))
     # A key 1 is not a key "1": what is read by one is not there by the other.
     with pytest.raises(ValueError, match="expected observation_space to be Dict"):
         check_same_space("env", S.Dict({1: S.Discrete(2)}), S.Dict({"1": S.Discrete(2)}))

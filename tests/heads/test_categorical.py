@@ -1,3 +1,4 @@
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -126,3 +127,64 @@ def test_absent_choices_stay_absent_however_large_the_logits(level):
 def test_multi_categorical_refuses(nvec):
     with pytest.raises(ValueError, match="nvec must be a list .*Received: nvec="):
         MultiCategorical(nvec)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64", "uint64"])
+def test_boxes_of_few_integers(dtype):
+    """Every element of the space is reached, and nothing else, in the space's own dtype."""
+    low, high = np.array([[0, 3], [5, 7]], dtype), np.array([[2, 3], [6, 12]], dtype)
+    if dtype.startswith("i"):
+        low, high = low - 4, high - 4
+    space = gymnasium.spaces.Box(low.astype(dtype), high.astype(dtype), (2, 2), dtype)
+    head = MultiCategorical.from_space(space)
+    np.testing.assert_array_equal(head.nvec, [[3, 1], [2, 6]])
+    policy = head.distribution(np.zeros((2000, head.num_parameters), "float32"))
+    sent = head.to_env(head.sample(policy, head.noise([0, 0], (2000,)))).numpy()
+    assert all(space.contains(action) for action in sent[:50])
+    np.testing.assert_array_equal(sent.min(0), space.low)
+    np.testing.assert_array_equal(sent.max(0), space.high)
+    assert len(np.unique(sent[:, 1, 1])) == 6
+    assert head.mask_shape == (12,)
+
+
+@pytest.mark.parametrize(("dtype", "end"), [("int64", "min"), ("int64", "max"), ("uint64", "max"), ("uint8", "max")])
+def test_boxes_at_the_ends_of_their_dtype(dtype, end):
+    bound = int(getattr(np.iinfo(dtype), end))
+    low = np.array([bound if end == "min" else bound - 3], dtype)
+    space = gymnasium.spaces.Box(low, low + np.array(3, dtype), dtype=dtype)
+    head = MultiCategorical.from_space(space)
+    again = MultiCategorical.from_config(head.get_config())
+    for each in (head, again):
+        sent = each.to_env(np.int32([[0], [3]])).numpy()
+        assert sent.dtype == dtype
+        np.testing.assert_array_equal(sent, np.stack([space.low, space.high]))
+
+
+def test_a_box_of_one_integer():
+    space = gymnasium.spaces.Box(-1, 3, (), np.int16)
+    head = Categorical.from_space(space)
+    assert (head.num_actions, head.start, head.env_dtype, head.action_shape) == (5, -1, "int16", ())
+    sent = head.to_env([0, 4]).numpy()
+    np.testing.assert_array_equal(sent, [-1, 3])
+    assert all(space.contains(np.asarray(action)) for action in sent)
+
+
+def test_boxes_of_a_byte_still_have_a_head_and_larger_ones_a_remedy():
+    assert MultiCategorical.from_space(gymnasium.spaces.Box(0, 255, (256,), np.uint8)).num_parameters == 2**16
+    for space, count in (
+        (gymnasium.spaces.Box(0, 256, (2,), np.int32), "257 an entry, 514 in all"),
+        (gymnasium.spaces.Box(0, 255, (257,), np.uint8), "256 an entry, 65,792 in all"),
+        (gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.int64), "18,446,744,073,709,551,6"),
+        (gymnasium.spaces.Box(0, np.iinfo("uint64").max, (1,), np.uint64), "18,446,744,073,709,551,6"),
+    ):
+        sentence = (
+            f"MultiCategorical serves a Box of integers with at most 256 .*{count}.*Received: space=.*TransformAction"
+        )
+        with pytest.raises(ValueError, match=sentence):
+            MultiCategorical.from_space(space)
+    with pytest.raises(
+        ValueError, match="Categorical serves a Box of integers with at most 256 .*257 an entry, 257 in"
+    ):
+        Categorical.from_space(gymnasium.spaces.Box(0, 256, (), np.int32))
+    with pytest.raises(ValueError, match="MultiCategorical serves a Box with at least one entry"):
+        MultiCategorical.from_space(gymnasium.spaces.Box(0, 3, (2, 0), np.int32))

@@ -13,6 +13,10 @@ from kerasrl_pg import heads
         (spaces.MultiBinary(4), heads.Bernoulli),
         (spaces.Box(-1, 1, (2,)), heads.Gaussian),
         (spaces.Box(-np.inf, np.inf, (2,), np.float64), heads.Gaussian),
+        (spaces.Box(0, 9, (2,), np.int32), heads.MultiCategorical),
+        (spaces.Box(0, 9, (), np.int32), heads.Categorical),
+        (spaces.Dict(a=spaces.Discrete(2)), heads.Composite),
+        (spaces.Tuple([spaces.Discrete(2), spaces.Dict(b=spaces.MultiBinary(2))]), heads.Composite),
     ],
 )
 def test_default_head(space, head_class):
@@ -22,7 +26,7 @@ def test_default_head(space, head_class):
     assert head.name == "actor"
 
 
-@pytest.mark.parametrize("space", [spaces.Text(3), spaces.Box(0, 9, (2,), np.int32), spaces.Dict(a=spaces.Discrete(2))])
+@pytest.mark.parametrize("space", [spaces.Text(3), spaces.Sequence(spaces.Discrete(2))])
 def test_other_spaces_are_refused_with_a_remedy(space):
     with pytest.raises(ValueError, match="No head is known for this action space.*Received: space=.*Pass head="):
         heads.default_head(space)

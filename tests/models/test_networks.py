@@ -275,6 +275,9 @@ def test_what_cannot_be_made_is_refused_at_construction(settings, error, sentenc
         {"hidden_units": (), "activation": keras.activations.gelu, "normalize_observations": True, "shared": True},
         {"head": heads.Beta},
         {"head": heads.Gaussian(3, initial_log_std=-1.0), "critic_head": heads.HistogramValue(0.0, 1.0)},
+        {"encoders": "numbers"},
+        {"encoders": keras.layers.Dense(4, kernel_initializer="ones")},
+        {"encoders": {"observation": keras.Sequential([keras.layers.Dense(4, kernel_initializer="ones")])}},
     ],
 )
 def test_config_round_trip(kwargs):
@@ -318,6 +321,6 @@ def test_spaces_without_network_are_refused():
     with pytest.raises(ValueError, match="No head is known for this action space"):
         Networks().build(KINDS["box"], S.Text(3), seed=0)
     with pytest.raises(ValueError, match="An observation space must be Box"):
-        Networks().build(S.Text(3), ACTIONS, seed=0)
+        Networks().build(S.Sequence(S.Discrete(2)), ACTIONS, seed=0)
     with pytest.raises(ValueError, match="Beta serves a gymnasium.spaces.Box"):
         Networks(head=heads.Beta).build(KINDS["box"], ACTIONS, seed=0)

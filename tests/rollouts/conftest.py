@@ -74,10 +74,12 @@ class FixedActor:
     def __init__(self, num_envs, log_probs=0.0):
         self.num_envs, self.log_probs, self.noises = num_envs, log_probs, []
 
-    def sync(self):
+    masked = False
+
+    def sync(self, place="rollout"):
         pass
 
-    def __call__(self, observations, noise=None):
+    def __call__(self, observations, noise=None, masks=None):
         self.noises.append(noise)
         ones = np.ones(self.num_envs, int)
         return ones.astype(np.int32), np.broadcast_to(np.float32(self.log_probs), self.num_envs), ones

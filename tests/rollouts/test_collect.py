@@ -11,7 +11,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from kerasrl_pg import heads
 from kerasrl_pg.envs import ObservationSpec
 from kerasrl_pg.models import Networks
-from kerasrl_pg.rollouts import Actor, Collector, EpisodeStatistics, Rollout
+from kerasrl_pg.rollouts import Actor, Collector, EpisodeStatistics, Inputs, Rollout
 from kerasrl_pg.rollouts.collect import check_finite
 
 S = gym.spaces
@@ -146,7 +146,9 @@ def test_a_row_lost_at_the_start_of_a_rollout(scripted, fixed_actor, foreign):
 def test_next_observations_are_the_true_ones(world, expected):
     single = world[1].single
     for rollout in expected[0]:
-        now, then = (x if single else x["more_item0"] for x in (rollout.observations, rollout.next_observations))
+        now, then = (
+            x if single else x["more_item0"] for x in (rollout.inputs.observations, rollout.next_inputs.observations)
+        )
         count, length = np.moveaxis(now, -1, 0)
         next_count, next_length = np.moveaxis(then, -1, 0)
         np.testing.assert_array_equal(next_count, count + 1)
@@ -176,7 +178,7 @@ def test_raw_actions_are_stored_and_their_copies_sent(counter, fixed_actor):
     ).collect()
     assert set(rollout.actions.flat) == {0, 1, 2}
     np.testing.assert_array_equal(rollout.rewards % 10, rollout.actions + 5)
-    old = policy(rollout.observations.reshape(-1, 2)).log_prob(rollout.actions.reshape(-1))
+    old = policy(rollout.inputs.observations.reshape(-1, 2)).log_prob(rollout.actions.reshape(-1))
     np.testing.assert_allclose(rollout.log_probs.reshape(-1), old, atol=1e-6)
 
 
@@ -198,7 +200,7 @@ def test_whole_episodes(counter, fixed_actor, mode, foreign):
                 valid = rollout.valid[:, index]
                 last = np.flatnonzero(valid)[-1]
                 assert ended[last, index]  # nothing counts after the last episode's end
-                observations = rollout.observations[valid, index]
+                observations = rollout.inputs.observations[valid, index]
                 assert observations[0, 0] == 0  # and every rollout starts with a new episode
                 for episode in np.split(observations, np.flatnonzero(ended[valid, index])[:-1] + 1):
                     length = int(episode[0, 1])
@@ -238,10 +240,10 @@ def test_vector_environments_that_reset_in_the_next_step(make, fixed_actor):
         assert one.steps_taken == rollout.valid.sum() < 40 * N
         assert ended.sum() >= 2 * N
         # Pushed to the right, the pole falls to the left: the true last observation is beyond 12 degrees.
-        assert (np.abs(rollout.next_observations[ended][:, 2]) > 0.2095).all()
-        first = rollout.observations[1:][~rollout.valid[:-1]]
+        assert (np.abs(rollout.next_inputs.observations[ended][:, 2]) > 0.2095).all()
+        first = rollout.inputs.observations[1:][~rollout.valid[:-1]]
         assert (np.abs(first) <= 0.05).all()
-        np.testing.assert_array_equal(rollout.next_observations[:-1], rollout.observations[1:])
+        np.testing.assert_array_equal(rollout.next_inputs.observations[:-1], rollout.inputs.observations[1:])
         for t, index in np.argwhere(rollout.valid):
             left[:, index] += 1
             if ended[t, index]:
@@ -407,12 +409,12 @@ def test_what_is_no_choice_is_refused_in_a_rollout_too():
     goal, keys = np.full((4, 2), 2, np.int32), np.zeros((4, 2, 2), np.int32)
     fine = {"goal": goal, "keys": keys}
     numbers, flags = np.zeros((4, 2), np.float32), np.ones((4, 2), bool)
-    rollout = Rollout(fine, numbers, numbers, numbers, ~flags, ~flags, fine, flags)
+    rollout = Rollout(Inputs(fine), numbers, numbers, numbers, ~flags, ~flags, Inputs(fine), flags)
     check_finite(rollout, spec)
     for field in ("observations", "next_observations"):
         bad = keys.copy()
         bad[2, 1] = [0, 4]
-        broken = rollout._replace(**{field: {"goal": goal, "keys": bad}})
+        broken = rollout._replace(**{field.replace("observations", "inputs"): Inputs({"goal": goal, "keys": bad})})
         sentence = (
             rf"`{field}\['keys'\]` must be choices of their space, from .* Received: \[0 4\] from environment 1 in s"
         )
@@ -422,4 +424,4 @@ def test_what_is_no_choice_is_refused_in_a_rollout_too():
     with pytest.raises(
         ValueError, match=r"`observations\['goal'\]` must be choices .* from 1 to 3. Received: 0 from env"
     ):
-        check_finite(rollout._replace(observations={"goal": goal * 0, "keys": keys}), spec)
+        check_finite(rollout._replace(inputs=Inputs({"goal": goal * 0, "keys": keys})), spec)

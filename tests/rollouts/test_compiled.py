@@ -10,7 +10,7 @@ import tensorflow as tf
 import kerasrl_pg as pg
 from kerasrl_pg import ops
 from kerasrl_pg.envs import CartPole, CompiledEnv, Transition
-from kerasrl_pg.rollouts import compiled
+from kerasrl_pg.rollouts import Inputs, compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Pairs(CompiledEnv):
 def policy_for(env):
     agent = pg.A2C(networks=pg.Networks(hidden_units=(4,)), seed=0)
     agent.bind(env.observation_space, env.action_space)
-    return agent.policy, agent.head
+    return agent.actor_critic
 
 
 def naive(env, policy, head, state, returns, lengths, seeds, horizon, episodes):
@@ -73,11 +73,11 @@ def naive(env, policy, head, state, returns, lengths, seeds, horizon, episodes):
                 left[i] -= 1
         row = {name: np.array(flags) for name, flags in row.items()}
         row.update(
-            observations=observations,
+            inputs=Inputs(observations),
             actions=actions,
             log_probs=distribution.log_prob(actions),
             rewards=after.rewards,
-            next_observations=env.observe(after.state),
+            next_inputs=Inputs(env.observe(after.state)),
         )
         rows.append(row)
         state = tf.constant(merged)
@@ -90,13 +90,14 @@ def naive(env, policy, head, state, returns, lengths, seeds, horizon, episodes):
 @pytest.mark.parametrize("episodes", [None, 2])
 @pytest.mark.parametrize("env", [Pairs(), CartPole(num_envs=2, max_episode_steps=9)], ids=["pairs", "cartpole"])
 def test_it_equals_a_loop_in_python(env, episodes, jit_compile):
-    policy, head = policy_for(env)
+    networks = policy_for(env)
+    policy, head = networks.policy, networks.head
     players = compiled.start(env, tf.constant([1, 0]))
     horizon = 30
     state, n = players.running.state, env.num_envs
     returns, lengths, finished = [0.0] * n, [0] * n, []
     collect = tf.function(
-        lambda players, seeds: compiled.collect(env, policy, head, players, tf.unstack(seeds), horizon, episodes),
+        lambda players, seeds: compiled.collect(env, networks, players, tf.unstack(seeds), horizon, episodes),
         jit_compile=jit_compile,
         autograph=False,
     )
@@ -146,14 +147,15 @@ def test_no_episode_no_mean():
 @pytest.mark.parametrize("field", ["observations", "log_probs", "rewards", "next_observations"])
 def test_what_is_not_finite_is_seen(field, bad, jit_compile):
     env = CartPole(num_envs=2)
-    rollout, _, _ = compiled.collect(env, *policy_for(env), compiled.start(env, [0, 0]), [[0, 1], [0, 2], [0, 3]], 5)
+    rollout, _, _ = compiled.collect(env, policy_for(env), compiled.start(env, [0, 0]), [[0, 1], [0, 2], [0, 3]], 5)
     is_finite = tf.function(
         lambda rollout: ops.all_finite(compiled.magnitudes(rollout)), jit_compile=jit_compile, autograph=False
     )
     large = rollout._replace(rewards=tf.fill((5, 2), -3e38))
     assert is_finite(rollout) and is_finite(large)
-    value = getattr(rollout, field).numpy()
-    value[3, 1] = bad
-    broken = rollout._replace(**{field: tf.constant(value)})
+    name = field.replace("observations", "inputs")
+    value = tf.nest.map_structure(lambda x: x.numpy(), getattr(rollout, name))
+    tf.nest.flatten(value)[0][3, 1] = bad
+    broken = rollout._replace(**{name: tf.nest.map_structure(tf.constant, value)})
     assert not is_finite(broken)
     assert is_finite(broken._replace(valid=tf.constant(np.arange(5)[:, None] < [5, 3])))

@@ -63,13 +63,17 @@ def test_noise_is_drawn_anew_every_256_steps(scripted, fixed_actor):
     assert np.ravel(actor.noises).tolist() == [*range(256), *range(1000, 1044)]
 
 
+def parts(agent, deterministic):
+    return agent.actor_critic, agent.actor(2, deterministic)
+
+
 def test_the_sum_of_an_evaluation(scripted):
     env, _ = lengths_of(scripted, 2, 6)
     agent = pg.PPO(networks=pg.Networks(hidden_units=()), seed=0)
     agent.bind(env.single_observation_space, env.single_action_space)
     before = [np.array(weight) for weight in agent.get_weights()]
     for deterministic in (True, False):
-        assert evaluate_policy(agent, env, 4, deterministic, seed=0) == {
+        assert evaluate_policy(*parts(agent, deterministic), env, 4, deterministic, seed=0) == {
             "return": 2.0,
             "return_std": 1.0,
             "return_min": 1.0,
@@ -99,10 +103,10 @@ def test_samples_differ_with_the_seed_only():
     env = SyncVectorEnv([Echo] * 2, autoreset_mode=AutoresetMode.DISABLED)
     agent = pg.PPO(networks=pg.Networks(hidden_units=()), seed=0)
     agent.bind(env.single_observation_space, env.single_action_space)
-    first, again, other = (evaluate_policy(agent, env, 4, False, seed) for seed in (1, 1, 2))
+    first, again, other = (evaluate_policy(*parts(agent, False), env, 4, False, seed) for seed in (1, 1, 2))
     assert first == again != other
     assert first["return_std"] > 0
-    assert evaluate_policy(agent, env, 4, True, seed=1)["return_std"] == 0
+    assert evaluate_policy(*parts(agent, True), env, 4, True, seed=1)["return_std"] == 0
 
 
 def test_an_episode_without_an_end_has_no_return(forever):

@@ -1,0 +1,313 @@
+"""The verbs of a policy: bind it to an environment, act, evaluate, predict."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from kerasrl_pg import ops
+from kerasrl_pg.checks import check_whole, knows_its_arguments, refuse_unknown
+from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space
+from kerasrl_pg.models.adopt import adopt
+from kerasrl_pg.rollouts.actor import Actor
+from kerasrl_pg.rollouts.evaluate import check_policy, evaluate_policy
+from kerasrl_pg.rollouts.records import Inputs
+from kerasrl_pg.saving.saved import Saved
+from kerasrl_pg.training import fitting, refusals
+
+
+class Acting(refusals.Refusals, Saved):
+    """An agent's policy in use: `bind`, `act`, `evaluate`, `predict`."""
+
+    def bind(self, observation_space, action_space, argument="env"):
+        """Builds the networks for these spaces, or checks that they are the ones the agent was built for.
+
+        `fit` calls it; call it yourself to look at the networks before training.
+
+        Args:
+            observation_space, action_space: Of one environment, gymnasium spaces.
+            argument: The caller's name for the environment, for error sentences.
+
+        Raises:
+            ValueError: If the spaces differ from the agent's, have no network or head, or do not fit the given policy.
+
+        >>> import gymnasium as gym
+        >>> import kerasrl_pg as pg
+        >>> agent = pg.PPO(seed=0)
+        >>> agent.bind(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2))
+        >>> agent.act([0.1, 0.2, 0.3]) in (0, 1)
+        True
+        """
+        if self.actor_critic is not None:
+            check_same_space(argument, self.actor_critic.observation_space, observation_space)
+            check_same_space(argument, self.actor_critic.action_space, action_space, bounds=True)
+            return
+        policy, critic = given = self.policy, self.critic
+        spec = ObservationSpec(observation_space)
+        if policy is None:
+            policy, critic = self._networks.build(observation_space, action_space, self.seed)
+        self._rooms.actor_critic = networks = adopt(
+            policy, critic, spec, action_space, self.needs_critic, self.action_masks
+        )
+        self._take_networks(networks.policy, networks.critic, networks.shared)
+        try:
+            self.check_settings()
+            self._build_optimizers()
+        except Exception:  # Or the next call would take the agent for built, and check nothing.
+            self._take_networks(*given)
+            self._rooms.actor_critic = None
+            raise
+        self.built = True
+        for model in (self.policy, self.critic, self.shared_model):
+            if isinstance(model, keras.Model):
+                model.predict = refusals.predict_of_a_network
+
+    def _take_networks(self, policy, critic, shared=None):
+        constructed, self._constructed = vars(self).get("_constructed", False), False
+        self.policy, self.critic, self.shared_model = policy, critic, shared
+        self._constructed = constructed
+
+    @property
+    def actor_critic(self):
+        """Policy, critic, heads and spaces as one `ActorCritic`; None before the agent is built."""
+        return self._rooms.actor_critic
+
+    @property
+    def network_variables(self):
+        """Trainable variables of policy and critic, each once."""
+        return self.actor_critic.variables
+
+    @property
+    def head(self):
+        """The policy's head; None before the agent is built."""
+        return self.actor_critic and self.actor_critic.head
+
+    @property
+    def critic_head(self):
+        """The critic's head; None without critic or before the agent is built."""
+        return self.actor_critic and self.actor_critic.critic_head
+
+    @property
+    def observation_spec(self):
+        """The `ObservationSpec` of the environment the agent was built for; None before."""
+        return self.actor_critic and self.actor_critic.spec
+
+    @property
+    def spaces(self):
+        """`(observation_space, action_space)` the agent was built for; None in it before."""
+        networks = self.actor_critic
+        return (None, None) if networks is None else (networks.observation_space, networks.action_space)
+
+    def forget_episodes(self):
+        """Lets the next fit on a compiled environment start with new episodes."""
+        self._rooms.episodes.kept = None
+
+    def call(self, observations):
+        """The policy's distribution for observations [B, ...], over what they allow where they hold masks."""
+        if self.actor_critic is None:
+            return self.policy(observations)
+        return self.actor_critic.distribution(self.actor_critic.inputs(observations))
+
+    def actor(self, num_envs, deterministic, masked=False):
+        """The `Actor` for this many environments, with action masks or without; made once."""
+        actors, key = self._rooms.actors, (num_envs, deterministic, masked)
+        if key not in actors:
+            networks = self.actor_critic
+            if masked and networks.head.mask_shape is None:
+                raise ValueError(
+                    "`info['action_mask']` must be left out where the policy's head takes no masks. Received: masks, "
+                    f"and the head {networks.head!r}. Take Categorical or MultiCategorical, or a Composite of such."
+                )
+            actors[key] = Actor(networks.policy, networks.head, networks.spec, num_envs, deterministic, masked)
+        return actors[key]
+
+    def _actor_for(self, num_envs, deterministic):
+        """Function from whether the environments give action masks to the `Actor`."""
+
+        def choose(masked):
+            if masked and self.action_masks is None and self.actor_critic.mask_key is None:
+                vars(self)["action_masks"] = "info"
+            return self.actor(num_envs, deterministic, masked)
+
+        return choose
+
+    def noise_program(self, shape):
+        """The program from a seed int32[2] to the noise of a batch of actions of this shape; made once."""
+        programs = self._rooms.noise_programs
+        if shape not in programs:
+            # Graph and not XLA, in every mode of the agent, whose rounding would differ. Concrete, because TensorFlow
+            # takes a loop over agents or fits for one function that it has to trace again and again.
+            function = tf.function(lambda seed: self.head.noise(seed, shape), autograph=False)
+            programs[shape] = function.get_concrete_function(tf.TensorSpec((2,), tf.int32))
+        return programs[shape]
+
+    def next_seed(self):
+        """A fresh seed int32[2] from the agent's random state, which is saved with its weights."""
+        self.random_state.assign_add([0, 1])
+        return tf.identity(self.random_state.value)
+
+    def next_environment_seed(self):
+        """A fresh seed of environments, a whole number, from the same."""
+        return int(tf.bitwise.right_shift(ops.random.bits(self.next_seed(), ()), 1))
+
+    def evaluate(
+        self,
+        env=None,
+        episodes=100,
+        deterministic=True,
+        seed=None,
+        num_envs=None,
+        max_steps=200_000,
+        *,
+        x=None,
+        callbacks=None,
+        **kwargs,
+    ):
+        """Plays whole episodes with the policy as it stands; nothing learns and no statistics move.
+
+        Each environment plays the same number of episodes (the first ones one more where they do not divide), since
+        counting the first to finish would favour short episodes.
+
+        Args:
+            env: As for `fit`; a vector environment is reset.
+            episodes: How many, at least 1. 100, as gymnasium's registry counts a task solved.
+            deterministic: The mode of the policy, else samples.
+            seed: Of environments and samples; None derives it from the agent's seed, without moving its random state.
+            num_envs: Environments side by side where they are made here; min(episodes, 8): ours, more rarely pays in
+                one process.
+            max_steps: Steps that an episode may take, at least 1, or None for any number. Where one takes more, its
+                return is unknown: all of them are given as NaN, with a warning. 200,000: ours, above the 108,000
+                frames of an Atari game, the longest usual limit, and some seconds where steps are cheap.
+            x, callbacks, kwargs: Keras's own, used when `fit` validates.
+
+        Returns:
+            A dictionary: `return`, `return_std`, `return_min`, `return_max` (raw reward, undiscounted), `length`
+            (steps), `episodes`, `deterministic` (1.0 or 0.0).
+
+        Raises:
+            ValueError: If the agent is not built, the environment does not fit, or an observation, a reward or what
+                the policy makes of it is not finite.
+            RuntimeError: If the environment raises.
+        """
+        validation = self._rooms.fit and self._rooms.fit.validation
+        if x is not None and validation is not None:  # Keras asks, in `fit`.
+            callbacks.on_test_begin()
+            logs = self._evaluate(validation.env, validation.episodes, deterministic, None, validation.max_steps)
+            callbacks.on_test_end(logs)
+            return logs
+        unknown = {**kwargs, **({} if x is None else {"x": x}), **({} if callbacks is None else {"callbacks": 0})}
+        known = ["env", "episodes", "deterministic", "seed", "num_envs", "max_steps"]
+        refuse_unknown("evaluate", known, unknown, {"n_envs": "It is `num_envs`."})
+        check_whole("episodes", episodes)
+        check_whole("seed", seed, at_least=0, at_most=2**31 - 1, optional=True)
+        check_whole("max_steps", max_steps, optional=True)
+        self._assert_built("evaluate")
+        with fitting.opened_to_evaluate(env, num_envs, episodes) as vector_env:
+            self.bind(vector_env.single_observation_space, vector_env.single_action_space)
+            return self._evaluate(vector_env, episodes, deterministic, seed, max_steps)
+
+    def _evaluate(self, vector_env, episodes, deterministic, seed, max_steps):
+        seed = self.seed + 1 if seed is None else seed
+        actor = self._actor_for(vector_env.num_envs, deterministic)
+        return evaluate_policy(self.actor_critic, actor, vector_env, episodes, deterministic, seed, max_steps)
+
+    @knows_its_arguments
+    def act(self, observations, deterministic=True, seed=None, action_mask=None):
+        """The action(s) the environment accepts, for one observation or a batch.
+
+        Args:
+            observations: One observation of the environment's space, or a batch of them.
+            deterministic: The mode, else a sample.
+            seed: Of the sample; None takes the agent's random state, and moves it.
+            action_mask: What is allowed, as the environment's `info["action_mask"]`, for one or for a batch; needed
+                where the agent was trained with such.
+
+        Returns:
+            One action, or a batch, as NumPy.
+
+        Raises:
+            ValueError: If the agent is not built, an observation is none of its space or not finite, or what the
+                policy makes of it is not finite.
+        """
+        self._assert_built("act")
+        spec = self.observation_spec
+        size = spec.batch_size(observations, _given)
+        batched = size is not None
+        flat = spec.read(observations if batched else [observations], size if batched else 1, _given, rows=not batched)
+        spec.check_finite(flat, _given)
+        seed = (self.next_seed() if seed is None else tf.constant([int(seed), 0])) if not deterministic else None
+        log_probs, env_actions = self._act(flat, size, seed, self._allowed(flat, size, action_mask))
+        check_policy(log_probs, env_actions, _given)
+        return env_actions if batched else tf.nest.map_structure(lambda x: x[0], env_actions)
+
+    def _allowed(self, observations, size, action_mask):
+        """The masks of `act`, bool [B, ...], or None."""
+        networks = self.actor_critic
+        if action_mask is None and self.action_masks == "info":
+            raise ValueError(
+                "`action_mask` must be given, since the agent was trained with info['action_mask']. Received: None. "
+                "Pass the environment's, or ones."
+            )
+        if networks.mask_key is not None:
+            masks = networks.inputs(observations).masks
+        elif action_mask is None:
+            return None
+        else:
+            masks = networks.head.read_mask(action_mask).reshape(size or 1, *networks.head.mask_shape)
+        nothing = networks.head.all_masked(masks)
+        if nothing.any():
+            raise ValueError(f"`action_mask` must allow something. Received: none {_given(int(nothing.argmax()))}.")
+        return masks
+
+    def _act(self, observations, size, seed, masks):
+        """`(log_probs, env_actions)` of a batch of observations, or of a single one where `size` is None."""
+        if size is None:  # The one size that is asked for again and again, and worth a program of its own.
+            actor = self.actor(1, seed is None, masks is not None)
+            actor.sync()
+            with contextlib.suppress(ValueError):  # Of what is not finite, which is said below in words of `act`.
+                return actor(observations, seed if seed is None else self.noise_program((1,))(seed).numpy(), masks)[1:]
+        inputs = Inputs(tf.nest.map_structure(tf.constant, observations), () if masks is None else masks)
+        distribution = self.actor_critic.distribution(inputs)
+        if seed is None:
+            actions = distribution.mode()
+        else:
+            actions = self.head.sample(distribution, self.head.noise(seed, (size or 1,)))
+        env_actions = tf.nest.map_structure(lambda x: x.numpy(), self.head.to_env(actions))
+        return tf.cast(distribution.log_prob(actions), tf.float32).numpy(), env_actions
+
+    def predict_step(self, data):
+        """Keras's hook: the deterministic actions for a batch of observations."""
+        observations, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        return self.head.to_env(self.call(observations).mode())
+
+    def predict(self, x, *args, **kwargs):
+        """Keras's `predict`: the deterministic actions for a batch of observations; see `act`.
+
+        Raises:
+            ValueError: If the agent is not built, or `x` is one observation.
+        """
+        self._assert_built("predict")
+        is_data = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)) or hasattr(x, "__next__")
+        if not is_data and not self._is_batch(x):
+            raise ValueError(
+                "`x` must be a batch of observations. Received: a single one. Call `act`, which takes one or a batch."
+            )
+        return super().predict(x, *args, **kwargs)
+
+    def _is_batch(self, observations):
+        try:
+            return self.observation_spec.batch_size(observations, _given) is not None
+        except (KeyError, TypeError, IndexError):  # Not nested as the space, but as Keras's model takes it.
+            return True
+
+    def _assert_built(self, what):
+        if self.actor_critic is None:
+            raise ValueError(
+                f"The agent must be built before `{what}`. Received: an agent that has not seen an environment. "
+                "Call `fit(env)`, load a saved agent, or call `bind(observation_space, action_space)`."
+            )
+
+
+def _given(row):
+    """Where what `act` got comes from, for sentences."""
+    return f"for observation {row or 0} of `act`"

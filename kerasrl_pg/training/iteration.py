@@ -1,0 +1,105 @@
+"""What an iteration does to an agent's weights, whatever collected the rollout."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from kerasrl_pg import ops
+from kerasrl_pg.training.optimizers import annealed
+from kerasrl_pg.training.undo import NotFinite, undo_unless_finite
+
+
+class Counters(NamedTuple):
+    """Where an agent stands; Keras variables, saved with its weights.
+
+    Args:
+        random_state: int32[2], its seed and how many more it has drawn.
+        iterations, env_steps: int64, of its whole life.
+        progress: int64[2], both, of its present fit.
+    """
+
+    random_state: Any
+    iterations: Any
+    env_steps: Any
+    progress: Any
+
+    def add(self, steps):
+        """Counts an iteration of so many environment steps, int64."""
+        self.iterations.assign_add(1)
+        self.env_steps.assign_add(steps)
+        self.progress.assign_add(tf.stack([1, steps]))
+
+    def numbers(self):
+        """int64[4]: iterations, environment steps, and those of the present fit."""
+        return tf.concat([[self.iterations.value, self.env_steps.value], self.progress.value], 0)
+
+
+class Iteration(NamedTuple):
+    """One iteration's update, on any kind of environment.
+
+    Args:
+        train_step: The method: a function from a `Rollout` of tensors to a dictionary of scalar logs.
+        networks: The `ActorCritic`.
+        annealed: Optimizers whose learning rates fall to 0 over the fit.
+        counters: `Counters`.
+        variables: `tf.Variable`s, all that an iteration may change.
+    """
+
+    train_step: Callable
+    networks: Any
+    annealed: list
+    counters: Counters
+    variables: list
+
+    def learn(self, rollout, steps_taken, annealing):
+        """Learns from a rollout.
+
+        Args:
+            rollout: A `Rollout` of tensors.
+            steps_taken: int64, environment steps of the rollout.
+            annealing: int64[2], from `Budget.annealing`.
+
+        Returns:
+            The method's logs; with annealing also `learning_rate`, the rate of this update.
+        """
+        with annealed(self.annealed, self.counters.progress.value, annealing) as rate:
+            logs = self.train_step(rollout)
+        # After the update, so that the rollout's log-probabilities stay those of the policy that collected it.
+        self.networks.update_normalizers(ops.flatten_time(rollout.inputs), tf.reshape(rollout.valid, [-1]))
+        self.counters.add(steps_taken)
+        return {name: tf.cast(value, tf.float32) for name, value in {**logs, **rate}.items()}
+
+    def undone_unless_finite(self, attempt):
+        """`undo_unless_finite` of all that an iteration may change."""
+        return undo_unless_finite(attempt, self.variables)
+
+    def called(self, variable):
+        """A variable's name, and whose it is."""
+        models = {"policy": self.networks.policy, "critic": self.networks.critic}
+        owners = [n for n, model in models.items() if model and any(v.value is variable for v in model.variables)]
+        return f"`{variable.name.removesuffix(':0')}`{''.join(f' of the {owner}' for owner in owners[:1])}"
+
+    def not_finite(self, bad, names, rollout):
+        """The error of an update that was undone because of its `bad`-th tensor.
+
+        Args:
+            bad: From `undo_unless_finite`, whose witnesses were the logs.
+            names: Of the logs.
+            rollout: What it learned from.
+        """
+        floats = [v for v in self.variables if v.dtype.is_floating]
+        before = next((variable for variable in floats if not ops.all_finite(variable)), None)
+        if before is not None:  # What was there before the update is there again.
+            return NotFinite(
+                f"{self.called(before)} must be finite. Received: a weight that was NaN or infinite before this "
+                "update. Load good weights, or make a new agent."
+            )
+        what = f"`{names[bad - 1]}`" if bad <= len(names) else self.called(floats[bad - 1 - len(names)])
+        rewards = float(tf.reduce_max(tf.abs(tf.where(rollout.valid, rollout.rewards, 0.0))))
+        return NotFinite(
+            f"{what} must be finite after an update. Received: NaN or infinity in iteration "
+            f"{int(self.counters.iterations) + 1}, whose largest |reward| is {rewards:g}. The update was undone: the "
+            "agent keeps the weights of its last finished update. Lower the learning rate, clip gradients "
+            "(global_clipnorm), or scale rewards and observations."
+        )

@@ -1,0 +1,25 @@
+"""What an agent holds but Keras must not track."""
+
+from kerasrl_pg.saving.checkpoint import Episodes
+from kerasrl_pg.training.programs import Programs
+
+
+class Rooms:
+    """The rooms behind an agent's verbs; a plain object, so that Keras saves and walks through none of it.
+
+    Attributes:
+        actor_critic: The `ActorCritic`; None before the agent is built.
+        counters: The agent's `Counters`.
+        programs: Its `Programs`.
+        actors, noise_programs, reward_carries: Made once, by what they are for.
+        episodes: Its `Episodes` on compiled environments.
+        fit: The present `Fit`, or None.
+        stop_training: What callbacks set.
+    """
+
+    def __init__(self):
+        self.actor_critic = self.counters = self.fit = None
+        self.programs = Programs()
+        self.actors, self.noise_programs, self.reward_carries = {}, {}, {}
+        self.episodes = Episodes()
+        self.stop_training = False

@@ -1,0 +1,241 @@
+"""What an environment forbids is never done, learned from, evaluated or exported."""
+
+import gymnasium as gym
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+import kerasrl_pg as pg
+from kerasrl_pg.envs import CompiledEnv, Transition
+
+CHOICES = 4
+NETWORKS = pg.Networks((8,))
+AGENTS = {
+    "reinforce": lambda **kw: pg.REINFORCE(horizon=20, **kw),
+    "a2c": pg.A2C,
+    "constrained": lambda **kw: pg.ConstrainedGradient(horizon=16, minibatch_size=32, **kw),
+    "npg": lambda **kw: pg.NPG(horizon=16, minibatch_size=32, **kw),
+    "trpo": lambda **kw: pg.TRPO(horizon=16, minibatch_size=32, **kw),
+    "ppo_penalty": lambda **kw: pg.PPOPenalty(horizon=16, minibatch_size=32, update_epochs=2, **kw),
+    "ppo": lambda **kw: pg.PPO(horizon=16, minibatch_size=32, update_epochs=2, **kw),
+}
+MODES = {"eager": {"run_eagerly": True}, "graph": {"jit_compile": False}, "xla": {"jit_compile": True}}
+
+
+class Forbidding(gym.Env):
+    """At most half of four actions are allowed; an illegal one is an error. The reward is the action."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(CHOICES, start=1)
+    length = 9
+
+    def next(self):
+        self.mask = np.zeros(CHOICES, np.int8)
+        self.mask[self.np_random.choice(CHOICES, 2)] = 1
+        return self.np_random.uniform(-1, 1, 3).astype("float32"), {"action_mask": self.mask}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.next()
+
+    def step(self, action):
+        if not self.mask[action - 1]:
+            raise RuntimeError(f"{action} is illegal under {self.mask}")
+        self.t += 1
+        observation, info = self.next()
+        return observation, float(action), False, self.t == self.length, info
+
+
+class InObservation(Forbidding):
+    observation_space = gym.spaces.Dict(place=Forbidding.observation_space, action_mask=gym.spaces.MultiBinary(CHOICES))
+
+    def next(self):
+        observation, _ = super().next()
+        return {"place": observation, "action_mask": self.mask}, {}
+
+
+class Compiled(CompiledEnv):
+    """Two of three actions, by the state; an illegal one costs a thousand."""
+
+    observation_space, action_space = gym.spaces.Box(0, 1, (1,)), gym.spaces.Discrete(3)
+    reset_noise = step_noise = 1
+
+    def reset(self, noise):
+        return noise
+
+    def observe(self, state):
+        return state
+
+    def action_masks(self, state):
+        return tf.range(3) != tf.cast(3.0 * state, tf.int32)
+
+    def step(self, state, actions, noise):
+        legal = tf.gather(self.action_masks(state), tf.cast(actions, tf.int32), batch_dims=1)
+        return Transition(noise, tf.where(legal, tf.cast(actions, tf.float32), -1000.0), noise[:, 0] < 0.1)
+
+
+def made(name="ppo", mode="graph", **kwargs):
+    agent = AGENTS[name](networks=NETWORKS, seed=0, **kwargs)
+    agent.compile(**MODES[mode])
+    return agent
+
+
+def vector(kind, mode):
+    return kind([Forbidding] * 4, autoreset_mode=mode)
+
+
+@pytest.mark.parametrize("mode, env", [*((mode, Forbidding) for mode in MODES), ("graph", InObservation)])
+@pytest.mark.parametrize("name", AGENTS)
+def test_no_agent_does_what_is_forbidden(name, mode, env):
+    agent = made(name, mode)
+    history = agent.fit(env, num_envs=4, epochs=2, steps_per_epoch=1, verbose=0).history
+    assert np.isfinite(history["loss"]).all() and history["entropy"][0] <= np.log(2) + 1e-5
+    for deterministic in (True, False):
+        assert agent.evaluate(env, episodes=5, deterministic=deterministic)["length"] == Forbidding.length
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.DISABLED, AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+@pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
+def test_masks_follow_every_way_of_resetting(kind, mode):
+    agent = made("a2c")
+    env = vector(kind, mode)
+    try:
+        agent.fit(env, epochs=1, steps_per_epoch=10, verbose=0)  # Episodes end at 9 steps, rollouts at 5.
+        assert agent.evaluate(env, episodes=8)["length"] == Forbidding.length
+    finally:
+        env.close()
+
+
+def test_the_ratio_is_one_before_the_first_step():
+    seen = {}
+
+    class Watching(pg.PPO):
+        def loss(self, samples):
+            loss, logs = super().loss(samples)
+            seen.setdefault("kl", logs["kl"])
+            return loss, logs
+
+    agent = Watching(horizon=16, minibatch_size=64, update_epochs=1, networks=NETWORKS, seed=0)
+    agent.compile(run_eagerly=True)
+    agent.fit(Forbidding, num_envs=4, epochs=1, steps_per_epoch=1, verbose=0)
+    assert abs(float(seen["kl"])) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["a2c", "ppo", "trpo"])
+def test_compiled_environments_say_it_by_their_state(name):
+    agent = made(name, "xla")
+    env = Compiled(num_envs=4, max_episode_steps=10)
+    history = agent.fit(env, epochs=2, steps_per_epoch=4, verbose=0).history
+    assert history["episode_return"][-1] >= 0.0 and history["entropy"][0] <= np.log(2) + 1e-5
+    for deterministic in (True, False):
+        assert agent.evaluate(env, episodes=20, deterministic=deterministic)["return_min"] >= 0.0
+
+
+def test_acting_obeys_and_wants_to_be_told(tmp_path):
+    agent = made()
+    agent.fit(Forbidding, num_envs=4, epochs=1, steps_per_epoch=1, verbose=0)
+    agent.save(tmp_path / "agent.keras")
+    rows = np.random.default_rng(0).uniform(-1, 1, (20, 3)).astype("float32")
+    for one in (agent, keras.models.load_model(tmp_path / "agent.keras")):
+        assert one.action_masks == "info"
+        for mask in np.eye(CHOICES, dtype=np.int8):
+            only = 1 + int(mask.argmax())
+            assert one.act(rows[0], action_mask=mask) == only
+            assert one.act(rows[0], deterministic=False, action_mask=mask) == only
+            assert (one.act(rows, action_mask=np.tile(mask, (20, 1))) == only).all()
+        with pytest.raises(ValueError, match="`action_mask` must be given, since the agent was trained"):
+            one.act(rows[0])
+        with pytest.raises(ValueError, match="`action_mask` must allow something. Received: none for observation 0"):
+            one.act(rows[0], action_mask=np.zeros(CHOICES, np.int8))
+
+
+@pytest.mark.parametrize("env", [Forbidding, InObservation])
+def test_the_exported_policy_obeys(env, tmp_path):
+    agent = made()
+    agent.fit(env, num_envs=4, epochs=1, steps_per_epoch=1, verbose=0)
+    served = tf.saved_model.load(agent.export(str(tmp_path / "1"))).signatures
+    rng = np.random.default_rng(0)
+    masks = rng.random((200, CHOICES)) < 0.4
+    masks[np.arange(200), rng.integers(CHOICES, size=200)] = True
+    rows = tf.constant(rng.uniform(-1, 1, (200, 3)), tf.float32)
+    if env is Forbidding:
+        given = {"observation": rows, "action_mask": tf.constant(masks)}
+    else:
+        given = {"place": rows, "action_mask": tf.constant(masks, tf.float32)}
+    for actions in (
+        served["serving_default"](**given)["action"],
+        served["sample"](**given, seed=tf.constant([0, 1]))["action"],
+    ):
+        assert masks[np.arange(200), actions.numpy() - 1].all()
+
+
+def test_a_leaf_is_a_mask_by_its_name_or_as_the_user_says():
+    class Named(InObservation):
+        observation_space = gym.spaces.Dict(
+            place=Forbidding.observation_space, legal=gym.spaces.Box(0, 1, (CHOICES,), np.int8)
+        )
+
+        def next(self):
+            observation, info = super().next()
+            return {"place": observation["place"], "legal": observation["action_mask"]}, info
+
+    agent = made(action_masks="legal")
+    agent.fit(Named, num_envs=4, epochs=1, steps_per_epoch=1, verbose=0)
+    again = type(agent).from_config(agent.get_config())
+    assert again.action_masks == again.actor_critic.mask_key == "legal"
+    with pytest.raises(
+        ValueError, match="`action_masks` must be 'info', or name a leaf .* Received: action_masks='no'"
+    ):
+        made(action_masks="no").fit(Named, num_envs=4, epochs=1, steps_per_epoch=1, verbose=0)
+    with pytest.raises(TypeError, match="`action_masks` must be None, 'info', or the name"):
+        pg.PPO(action_masks=True)
+
+
+@pytest.mark.parametrize("env", [Forbidding, InObservation])
+def test_where_nothing_is_allowed_is_said(env):
+    class Stuck(env):
+        def next(self):
+            observation, info = super().next()
+            if self.t == 5:
+                self.mask[:] = 0
+            return observation, info
+
+    sentence = "An action mask must allow something. Received: a mask of zeros from environment 0 in step 5 of the "
+    with pytest.raises(ValueError, match=sentence + "rollout"):
+        made().fit(Stuck, num_envs=2, epochs=1, steps_per_epoch=1, verbose=0)
+    agent = made()
+    agent.bind(env.observation_space, env.action_space)
+    with pytest.raises(ValueError, match=sentence + "evaluation"):
+        agent.evaluate(Stuck, episodes=2)
+
+
+def test_wrong_masks_are_refused_by_environment_and_step():
+    class Wrong(Forbidding):
+        def next(self):
+            observation, info = super().next()
+            return observation, {"action_mask": np.ones(3, np.int8)} if self.t == 2 else info
+
+    class Forgets(Forbidding):
+        def next(self):
+            observation, info = super().next()
+            return observation, {} if self.t == 2 else info
+
+    with pytest.raises(ValueError, match="from environment 0 after step 1 since"):
+        made().fit(Wrong, num_envs=2, epochs=1, steps_per_epoch=1, verbose=0)
+    with pytest.raises(
+        ValueError, match="must be given with every observation. Received: none from environment 0 after"
+    ):
+        made().fit(Forgets, num_envs=2, epochs=1, steps_per_epoch=1, verbose=0)
+
+
+def test_a_head_without_masks_says_so():
+    class Force(Forbidding):
+        action_space = gym.spaces.Box(-1, 1, (2,))
+
+        def step(self, action):
+            return super().step(1 + int(self.mask.argmax()))
+
+    with pytest.raises(ValueError, match="must be left out where the policy's head takes no masks"):
+        made().fit(Force, num_envs=2, epochs=1, steps_per_epoch=1, verbose=0)
