@@ -18,7 +18,7 @@ class VTrace(pg.A2C):
         log_probs = tf.reshape(self.forward(flat[0])[0].log_prob(flat[1]), tf.shape(rollout.rewards))
         rho = tf.stop_gradient(tf.minimum(tf.exp(log_probs - rollout.log_probs), 1.0))
         values, next_values = self.values(rollout.inputs), self.values(rollout.next_inputs)
-        deltas = ops.td_errors(rollout.rewards, values, next_values, rollout.terminated, self.gamma)
+        deltas = ops.td_errors(self.scaled_rewards(rollout), values, next_values, rollout.terminated, self.gamma)
         going = tf.where(rollout.ends, 0.0, 1.0)
         corrections = tf.scan(  # v_t - V(s_t) = ρ_t δ_t + γ c_t (v_{t+1} - V(s_{t+1})), from the end
             lambda after, row: row[0] + self.gamma * row[1] * after,

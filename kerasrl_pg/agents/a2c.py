@@ -80,12 +80,7 @@ class A2C(Agent):
         policy_loss = -ops.masked_mean(objective, samples.valid)
         critic_loss = ops.masked_mean(self.critic_head.loss(value_distribution, samples.returns), samples.valid)
         entropy = ops.masked_mean(distribution.entropy(), samples.valid)
-        loss = (
-            policy_loss
-            + self.scheduled(self.value_coef) * critic_loss
-            - self.scheduled(self.entropy_coef) * entropy
-            + self.regularization()
-        )
+        loss = self.joint_loss(policy_loss, critic_loss, entropy)
         return loss, {"policy_loss": policy_loss, "critic_loss": critic_loss, "entropy": entropy}
 
     def train_step(self, rollout):

@@ -89,7 +89,7 @@ class Agent(Trainer):
     reward_clip = Setting(check_number, 0.0, exclusive=True, optional=True)
     anneal_learning_rate = Setting(check_flag)
     seed = Setting(check_whole, at_least=0, at_most=2**31 - 1)
-    action_masks = Setting(check_action_masks)
+    action_masks = Setting(check_action_masks, fixed=True)
 
     def __init__(
         self,
@@ -294,7 +294,7 @@ class Agent(Trainer):
         return [moves[part]]
 
     def gradients(self, rollout):
-        """The gradient of `loss` on a whole rollout, as optimizers get it, without moving a weight.
+        """The gradient of each part's loss on a whole rollout, as optimizers get it, without moving a weight.
 
         Args:
             rollout: A `Rollout` of tensors or arrays.
@@ -323,13 +323,31 @@ class Agent(Trainer):
         # Reward scaling learns from what it scales.
         kept = [(v, tf.identity(v)) for v in [*(v.value for v in self.variables), *carry]]
         samples = self.samples(rollout)
-        with tf.GradientTape() as tape:
-            value, logs = self.loss(samples)
-        moves = self.moves()
-        found = optimizers.gradients(tape, value, list(moves.values()))
+        found, logs = {}, {}
+        for part, move in self.moves().items():
+            with tf.GradientTape() as tape:
+                value, more = self.loss_of(part)(samples)
+            (found[part],) = optimizers.gradients(tape, value, [move])
+            logs = {"loss": value, **more, **logs}
         for variable, before in kept:
             variable.assign(before)
-        return dict(zip(moves, found, strict=True)), {"loss": value, **logs}
+        return found, logs
+
+    def loss_of(self, part):
+        """What moves a part of `moves()`: `loss`, but where a method moves parts by turns."""
+        return self.loss
+
+    def joint_loss(self, policy_loss, critic_loss, entropy):
+        """L_π + c_V L_V - c_H H, and what regularizers add: the loss of policy and critic together, of scalars.
+
+        Source: Mnih et al. 2016 (arXiv 1602.01783), algorithm S3 and section 4; Schulman et al. 2017, equation 9.
+        """
+        return (
+            policy_loss
+            + self.scheduled(self.value_coef) * critic_loss
+            - self.scheduled(self.entropy_coef) * entropy
+            + self.regularization()
+        )
 
     def explained(self, samples):
         """The log `explained_variance`, of the critic before the update."""

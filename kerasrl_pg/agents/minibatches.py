@@ -3,8 +3,7 @@
 import tensorflow as tf
 
 from kerasrl_pg import ops
-
-MOST_LOGS = 64  # A loop's variables have shapes before the names of the logs are known; ours.
+from kerasrl_pg.training.logs import MOST_LOGS, pack_logs
 
 
 def for_each_minibatch(update, batch, seed, update_epochs, minibatch_size, keep_going=None):
@@ -34,10 +33,8 @@ def for_each_minibatch(update, batch, seed, update_epochs, minibatch_size, keep_
     def body(index, going, sums):
         minibatch = batch if whole else tf.nest.map_structure(lambda x: tf.gather(x, rows[index]), batch)
         logs = update(minibatch)
-        names[:] = logs
-        values = tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
         going = tf.constant(True) if keep_going is None else keep_going(logs)
-        return index + 1, going, sums + tf.pad(values, [[0, MOST_LOGS - len(names)]])
+        return index + 1, going, sums + pack_logs(logs, names)
 
     start = tf.constant(0), tf.constant(True), tf.zeros(MOST_LOGS)
     done, _, sums = tf.while_loop(lambda i, going, _: (i < count) & going, body, start, maximum_iterations=count)

@@ -129,12 +129,7 @@ class PPO(Agent):
         policy_loss = -ops.masked_mean(ops.clipped_objective(ratio, advantages, clip_ratio), samples.valid)
         critic_loss = ops.masked_mean(self.critic_loss(value_distribution, samples), samples.valid)
         entropy = ops.masked_mean(distribution.entropy(), samples.valid)
-        loss = (
-            policy_loss
-            + self.scheduled(self.value_coef) * critic_loss
-            - self.scheduled(self.entropy_coef) * entropy
-            + self.regularization()
-        )
+        loss = self.joint_loss(policy_loss, critic_loss, entropy)
         return loss, {
             "policy_loss": policy_loss,
             "critic_loss": critic_loss,

@@ -127,12 +127,7 @@ class PPOPenalty(Agent):
         objective = ops.kl_penalized_objective(ratio, samples.advantages, kl, self.penalty.value)
         critic_loss = ops.masked_mean(self.critic_head.loss(value_distribution, samples.returns), samples.valid)
         entropy = ops.masked_mean(distribution.entropy(), samples.valid)
-        loss = (
-            -ops.masked_mean(objective, samples.valid)
-            + self.scheduled(self.value_coef) * critic_loss
-            - self.scheduled(self.entropy_coef) * entropy
-            + self.regularization()
-        )
+        loss = self.joint_loss(-ops.masked_mean(objective, samples.valid), critic_loss, entropy)
         surrogate = ops.masked_mean(ops.importance_objective(ratio, samples.advantages), samples.valid)
         return loss, {"policy_loss": -surrogate, "critic_loss": critic_loss, "entropy": entropy}
 

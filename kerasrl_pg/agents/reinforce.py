@@ -188,6 +188,9 @@ class REINFORCE(Agent):
         critic_loss = ops.masked_mean(self.critic_head.loss(values, samples.returns), samples.valid)
         return critic_loss + self.regularization(self.actor_critic.critic_variables), {"critic_loss": critic_loss}
 
+    def loss_of(self, part):
+        return self.critic_loss if part == "critic" else self.loss
+
     def train_step(self, rollout):
         """Credits each action, takes the class's steps 2 and 3, and fits the critic where there is one."""
         samples = self.samples(rollout)

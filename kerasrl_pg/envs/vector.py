@@ -215,8 +215,13 @@ class Stepper:
         """
         self._in_reset = False
         raw, rows, rewards, terminated, truncated, info = self._play(actions)
-        if self.gives_masks:
+        if self.gives_masks or self._steps == 0:
             self._note_masks(info)
+            if not self.gives_masks and any(mask is not None for mask in self._masks):
+                raise ValueError(
+                    "`info['action_mask']` must be given with every observation. Received: one from `step`, but none "
+                    "from `reset`. Give it in both, ones where all is allowed."
+                )
         next_observations = observations = self.spec.read(raw, self.num_envs, self._where, rows)
         self._steps += 1
         self._in_reset = True
@@ -381,6 +386,11 @@ class Stepper:
             for row in given.nonzero()[0]:
                 self._masks[row] = _index(info["action_mask"], row)
 
+    @property
+    def ignores_actions(self):
+        """bool [N], where the next step is an environment's own reset, in which no action is taken."""
+        return self._resetting
+
     def masks(self, head):
         """The actions that are allowed next, as the environments' infos say.
 
@@ -396,13 +406,17 @@ class Stepper:
         if not self.gives_masks:
             return None
         try:
-            if all(isinstance(mask, np.ndarray) and mask.dtype != object for mask in self._masks):
+            plain = all(isinstance(mask, np.ndarray) and mask.dtype != object for mask in self._masks)
+            if plain and not self._resetting.any():
                 return head.read_mask(np.stack(self._masks))
         except ValueError:  # Row by row, to say which.
             pass
         moment = f"after step {self._steps - 1} since the last reset" if self._steps else "in `reset`"
         rows = []
         for row, mask in enumerate(self._masks):
+            if self._resetting[row]:
+                rows.append(np.ones(head.mask_shape, bool))
+                continue
             if mask is None:
                 raise ValueError(
                     "`info['action_mask']` must be given with every observation. Received: none from environment "

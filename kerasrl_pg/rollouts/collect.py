@@ -198,13 +198,36 @@ def allowed(stepper, head, mask_key, observations, where):
         masks = stepper.masks(head)
     else:
         masks = (observations[mask_key] > 0).reshape(-1, *head.mask_shape)
+    masks |= stepper.ignores_actions.reshape(-1, *[1] * len(head.mask_shape))
     nothing = head.all_masked(masks)
     if nothing.any():
-        raise ValueError(
-            "An action mask must allow something. Received: a mask of zeros "
-            f"{where(int(nothing.argmax()))}. End the episode there, or allow an action that does nothing."
-        )
+        raise _nothing_allowed(where(int(nothing.argmax())))
     return masks
+
+
+def check_masks(rollout, head):
+    """Refuses a rollout in which an environment allowed nothing.
+
+    Args:
+        rollout: A `Rollout` of NumPy arrays.
+        head: The policy's `Head`.
+
+    Raises:
+        ValueError: Naming the environment and the step.
+    """
+    if isinstance(rollout.inputs.masks, tuple):
+        return
+    nothing = head.all_masked(rollout.inputs.masks) & rollout.valid
+    if nothing.any():
+        t, index = np.argwhere(nothing)[0]
+        raise _nothing_allowed(f"from environment {index} in step {t} of the rollout")
+
+
+def _nothing_allowed(where):
+    return ValueError(
+        f"An action mask must allow something. Received: a mask of zeros {where}. End the episode there, or allow an "
+        "action that does nothing."
+    )
 
 
 def _store(_, storage, values):

@@ -124,6 +124,34 @@ def collect(env, networks, players, seeds, horizon, episodes=None):
     return Rollout(log_probs=tf.where(astray, float("nan"), log_probs), **record), players, rows
 
 
+def gives_masks(env, head):
+    """Whether a compiled environment says which actions are allowed.
+
+    Args:
+        env: A `CompiledEnv`.
+        head: The policy's `Head`.
+
+    Raises:
+        ValueError: If what it says are no masks of this head.
+    """
+
+    def trace():
+        return masks_of(env, env.reset(tf.zeros((env.num_envs, env.reset_noise))))
+
+    # Traced and not run, so that it costs little.
+    masks = tf.function(trace, autograph=False).get_concrete_function().structured_outputs
+    if isinstance(masks, tuple):
+        return False
+    wanted = None if head.mask_shape is None else (env.num_envs, *head.mask_shape)
+    if wanted is None or masks.dtype != tf.bool or tuple(masks.shape) != wanted:
+        wanted = "None" if wanted is None else f"bool of shape {wanted}"
+        raise ValueError(
+            f"`action_masks` of a compiled environment must be {wanted} for the head {head!r}. "
+            f"Received: {masks.dtype.name} of shape {tuple(masks.shape)} from {env!r}."
+        )
+    return True
+
+
 def masks_of(env, state):
     """The actions that a state allows, as `Inputs` have them."""
     masks = env.action_masks(state)

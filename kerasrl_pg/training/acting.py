@@ -125,11 +125,24 @@ class Acting(refusals.Refusals, Saved):
         """Function from whether the environments give action masks to the `Actor`."""
 
         def choose(masked):
-            if masked and self.action_masks is None and self.actor_critic.mask_key is None:
-                vars(self)["action_masks"] = "info"
+            self._note_masks(masked)
             return self.actor(num_envs, deterministic, masked)
 
         return choose
+
+    def _note_masks(self, given):
+        """Remembers that an environment gives action masks beside its observations; refuses one that must and does not.
+
+        Args:
+            given: Whether it gives masks, there or in a leaf.
+        """
+        if given and self.actor_critic.mask_key is None:
+            vars(self)["action_masks"] = "info"
+        elif not given and self.action_masks == "info":
+            raise ValueError(
+                "`info['action_mask']` must be given by the environment, since action_masks='info', as said or as "
+                "in an earlier environment of this agent. Received: none. Give ones where all is allowed."
+            )
 
     def noise_program(self, shape):
         """The program from a seed int32[2] to the noise of a batch of actions of this shape; made once."""
@@ -284,9 +297,14 @@ class Acting(refusals.Refusals, Saved):
         """Keras's `predict`: the deterministic actions for a batch of observations; see `act`.
 
         Raises:
-            ValueError: If the agent is not built, or `x` is one observation.
+            ValueError: If the agent is not built, `x` is one observation, or masks would have to come beside it.
         """
         self._assert_built("predict")
+        if self.action_masks == "info":
+            raise ValueError(
+                "`predict` must be of an agent whose observations say what is allowed. Received: one that was trained "
+                "with info['action_mask']. Call `act(x, action_mask=...)`."
+            )
         is_data = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)) or hasattr(x, "__next__")
         if not is_data and not self._is_batch(x):
             raise ValueError(

@@ -4,7 +4,8 @@ import tensorflow as tf
 
 from kerasrl_pg.compilation_cache import first_call
 from kerasrl_pg.rollouts import compiled
-from kerasrl_pg.rollouts.collect import check_finite
+from kerasrl_pg.rollouts.collect import check_finite, check_masks
+from kerasrl_pg.training.logs import MOST_LOGS, pack_logs
 
 
 class CompiledTraining:
@@ -20,8 +21,6 @@ class CompiledTraining:
         keep: Function that is given the `Players` after each execution.
         annealing: `Budget.annealing()`.
     """
-
-    most_logs = 64  # A loop's variables have shapes before the names of the logs are known; ours.
 
     def __init__(self, env, horizon, episodes, iteration, program, players, keep, annealing):
         self._env = env
@@ -69,9 +68,7 @@ class CompiledTraining:
             def attempt():
                 rollout, after, rows = self._collect(players)
                 logs = iteration.learn(rollout, tf.cast(rows * num_envs, tf.int64), annealing)
-                names[:] = logs
-                values = tf.pad(tf.stack(list(logs.values())), [[0, self.most_logs - len(logs)]])
-                return (after, values), [compiled.magnitudes(rollout), *logs.values()]
+                return (after, pack_logs(logs, names)), [compiled.magnitudes(rollout), *logs.values()]
 
             (after, values), bad = iteration.undone_unless_finite(attempt)
             return tf.nest.map_structure(lambda new, old: tf.where(bad == 0, new, old), after, players), values, bad
@@ -81,7 +78,7 @@ class CompiledTraining:
                 players, values, bad = iterate(players, annealing)
                 return done + 1, players, sums + values, bad
 
-            start = tf.constant(0), players, tf.zeros(self.most_logs), tf.constant(0)
+            start = tf.constant(0), players, tf.zeros(MOST_LOGS), tf.constant(0)
             _, players, sums, bad = tf.while_loop(lambda i, *rest: (i < count) & (rest[-1] == 0), body, start)
             return players, sums, iteration.counters.numbers(), bad
 
@@ -91,7 +88,9 @@ class CompiledTraining:
         """Raises the error of the iteration that the program has just undone, by collecting its rollout once more."""
         collect, _ = self._program(("collect", self._env, self._horizon), lambda: (self._collect, []))
         rollout, _, _ = collect(self._players)
-        check_finite(tf.nest.map_structure(lambda x: x.numpy(), rollout), self._iteration.networks.spec)
+        rollout = tf.nest.map_structure(lambda x: x.numpy(), rollout)
+        check_masks(rollout, self._iteration.networks.head)
+        check_finite(rollout, self._iteration.networks.spec)
         if bad > 1:
             raise self._iteration.not_finite(bad - 1, names, rollout)
         raise ValueError("A rollout must be finite. Received: one that is not. Repair the environment.")

@@ -240,6 +240,7 @@ class Trainer(Acting):
         carry = None if self.reward_scaling is None else self.reward_carry(n)
         if world.compiled:
             check_contract(world.env)
+            self._note_masks(networks.mask_key is not None or compiled.gives_masks(world.env, networks.head))
 
             def players():
                 kept = self._rooms.episodes.of(world.env, carry) if seed is None else None

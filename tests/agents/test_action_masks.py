@@ -250,3 +250,127 @@ def test_a_head_without_masks_says_so():
 
     with pytest.raises(ValueError, match="must be left out where the policy's head takes no masks"):
         made().fit(Force, num_envs=2, epochs=1, steps_per_epoch=1, verbose=0)
+
+
+class Terminal(Forbidding):
+    """Nothing is allowed any more when an episode has ended, and nothing is said of it in the last info."""
+
+    def __init__(self, says=True):
+        self.says = says
+
+    def step(self, action):
+        observation, reward, _, over, info = super().step(action)
+        info = {"action_mask": 0 * self.mask} if self.says else {}
+        return observation, reward, over, False, info if over else {"action_mask": self.mask}
+
+
+@pytest.mark.parametrize("says", [True, False])
+@pytest.mark.parametrize("kwargs", [{}, {"autoreset_mode": AutoresetMode.NEXT_STEP}], ids=["own", "next_step"])
+def test_where_no_action_is_taken_no_mask_is_needed(kwargs, says):
+    makers = [lambda: Terminal(says)] * 2
+    env = AsyncVectorEnv(makers, shared_memory=False, **kwargs) if kwargs else makers[0]
+    agent = made("a2c")
+    try:
+        agent.fit(env, epochs=1, steps_per_epoch=6, verbose=0)
+        assert agent.evaluate(env, episodes=4)["length"] == Forbidding.length
+    finally:
+        if kwargs:
+            env.close()
+
+
+def test_masks_that_come_and_go_between_environments():
+    class Free(Forbidding):
+        def next(self):
+            observation, _ = super().next()
+            self.mask[:] = 1
+            return observation, {}
+
+    class StepsOnly(Forbidding):
+        def reset(self, *, seed=None, options=None):
+            observation, _ = super().reset(seed=seed)
+            self.mask[:] = 1
+            return observation, {}
+
+    once = {"num_envs": 2, "epochs": 1, "steps_per_epoch": 1, "verbose": 0}
+    agent = made("a2c")
+    agent.fit(Free, **once)
+    assert agent.action_masks is None
+    agent.fit(Forbidding, **once)
+    assert agent.action_masks == "info"
+    for play in (lambda: agent.fit(Free, **once), lambda: agent.evaluate(Free, episodes=2)):
+        with pytest.raises(ValueError, match="must be given by the environment, since action_masks='info'"):
+            play()
+    with pytest.raises(ValueError, match="Received: one from `step`, but none from `reset`"):
+        made("a2c").fit(StepsOnly, **once)
+    with pytest.raises(ValueError, match="`predict` must be of an agent whose observations say"):
+        agent.predict(np.zeros((2, 3), np.float32), verbose=0)
+    with pytest.raises(ValueError, match="`action_masks` must be given when A2C is made"):
+        agent.action_masks = "legal"
+
+
+class Odd(Compiled):
+    """Allows nothing in some states."""
+
+    def action_masks(self, state):
+        return tf.logical_and(super().action_masks(state), state < 0.5)
+
+
+class Narrow(Compiled):
+    def action_masks(self, state):
+        return super().action_masks(state)[:, :2]
+
+
+def test_compiled_masks_are_judged_too(tmp_path):
+    agent = made("a2c", "xla")
+    once = {"epochs": 1, "steps_per_epoch": 1, "verbose": 0}
+    agent.fit(Compiled(num_envs=2, max_episode_steps=10), **once)
+    assert agent.action_masks == "info"
+    with pytest.raises(ValueError, match="a mask of zeros from environment . in step . of the rollout"):
+        made("a2c").fit(Odd(num_envs=4, max_episode_steps=10), **once)
+    with pytest.raises(
+        ValueError, match=r"must be bool of shape \(2, 3\) for the head .* Received: bool of shape \(2, 2\)"
+    ):
+        made("a2c").fit(Narrow(num_envs=2, max_episode_steps=10), **once)
+
+
+def test_the_mean_gradient_under_masks_is_the_exact_one():
+    """Over all legal ways through two steps of three actions, against differences of J in float64."""
+    rng = np.random.default_rng(0)
+    logits, rewards = rng.normal(size=(2, 3)).astype("float32"), rng.normal(size=(2, 3)).astype("float32")
+    allowed, gamma = np.array([[True, False, True], [False, True, True]]), 0.7
+    inputs = keras.Input((), dtype="int32")
+    head = pg.heads.Categorical(3)
+    agent = pg.REINFORCE(
+        keras.Model(inputs, head(keras.ops.one_hot(inputs, 3))), gamma=gamma, horizon=2, discounted_gradient=True
+    )
+    agent.compile(keras.optimizers.SGD(1.0))
+    agent.bind(gym.spaces.Discrete(3), gym.spaces.Discrete(3))
+    head.dense.kernel.assign(np.concatenate([logits, np.zeros((1, 3), "float32")]))
+
+    def policy(z):
+        weights = np.where(allowed, np.exp(z.astype("float64")), 0.0)
+        return weights / weights.sum(1, keepdims=True)
+
+    def value(z):
+        return (policy(z) * rewards * gamma ** np.arange(2)[:, None]).sum()
+
+    expected = np.zeros((2, 3))
+    for place in np.ndindex(2, 3):
+        step = np.zeros((2, 3))
+        step[place] = 1e-5
+        expected[place] = (value(logits + step) - value(logits - step)) / 2e-5
+    mean, p = np.zeros((3, 3)), policy(logits)
+    for ways in np.ndindex(3, 3):
+        if not (allowed[0, ways[0]] and allowed[1, ways[1]]):
+            continue
+        actions, zeros, no = np.array(ways, np.int32)[:, None], np.zeros((2, 1), "float32"), np.zeros((2, 1), bool)
+        states = np.arange(2, dtype=np.int32)[:, None]
+        rollout = pg.rollouts.Rollout(
+            pg.rollouts.Inputs(states, allowed[:, None]), actions, zeros, rewards[states, actions],
+            np.array([[False], [True]]), no, pg.rollouts.Inputs(states + 1), ~no,
+        )  # fmt: skip
+        gradients = agent.gradients(rollout)[0]["networks"]
+        (kernel,) = (g for g in gradients if g.shape == (3, 3))
+        mean -= p[0, ways[0]] * p[1, ways[1]] * kernel.numpy()
+    np.testing.assert_allclose(mean[:2], expected, atol=1e-5)
+    assert (mean[:2][~allowed] == 0.0).all() and np.abs(mean[:2]).max() > 0.01

@@ -81,3 +81,17 @@ def test_what_does_not_suit_is_refused():
         agent.train_on(rollout(np.random.default_rng(0), rewards=rewards))
     with pytest.raises(NotImplementedError, match="must implement loss"):
         pg.Agent(horizon=4, estimator=pg.estimators.GAE()).loss(None)
+
+
+def test_each_part_has_the_gradient_of_its_own_loss():
+    agent = pg.REINFORCE(horizon=16, baseline=pg.baselines.ValueFunction(1), networks=NETWORKS, seed=0)
+    agent.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.2), jit_compile=False)
+    agent.bind(gym.spaces.Box(-np.inf, np.inf, (3,)), ACTIONS)
+    data = rollout(np.random.default_rng(0))
+    gradients, _ = agent.gradients(data)
+    before = {name: [np.array(v) for v in variables] for name, (_, variables) in agent.moves().items()}
+    agent.train_on(data)
+    for name, (optimizer, variables) in agent.moves().items():
+        assert any(np.abs(gradient).max() > 1e-3 for gradient in gradients[name])
+        for variable, old, gradient in zip(variables, before[name], gradients[name], strict=True):
+            np.testing.assert_allclose(variable, old - float(optimizer.learning_rate) * gradient, rtol=1e-5, atol=1e-6)
