@@ -43,7 +43,7 @@ def fit(agent, env):
 
 def test_a_subclass_may_fix_an_argument_of_its_base(walk, tmp_path):
     agent = FixesOne(gamma=0.5, **TINY)
-    agent.compile()
+    agent.compile(jit_compile=False)
     fit(agent, walk)
     agent.save(tmp_path / "agent.keras")
     again = keras.models.load_model(tmp_path / "agent.keras")
@@ -62,7 +62,7 @@ def test_what_was_set_later_is_saved(walk):
 @pytest.mark.parametrize("kind", [ForgetsConfig, KeepsIt])
 def test_an_argument_without_get_config_is_saved(kind, walk, tmp_path):
     agent = kind(bonus=3.0, **TINY)
-    agent.compile()
+    agent.compile(jit_compile=False)
     fit(agent, walk)
     agent.save(tmp_path / "agent.keras")
     again = keras.models.load_model(tmp_path / "agent.keras")
@@ -71,7 +71,7 @@ def test_an_argument_without_get_config_is_saved(kind, walk, tmp_path):
 
 def test_a_setting_under_another_name_is_no_part_of_an_old_program(walk):
     agent = ForgetsConfig(bonus=3.0, **TINY)
-    agent.compile()
+    agent.compile(jit_compile=False)
     assert fit(agent, walk)["bonus"] == [3.0]
     program = agent.programs.latest
     assert fit(agent, walk)["bonus"] == [3.0]

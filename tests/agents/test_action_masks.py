@@ -134,7 +134,7 @@ def test_the_ratio_is_one_before_the_first_step():
     assert abs(float(seen["kl"])) < 1e-10
 
 
-@pytest.mark.parametrize("name", ["a2c", "ppo", "trpo"])
+@pytest.mark.parametrize("name", ["a2c", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ppo", "trpo"))])
 def test_compiled_environments_say_it_by_their_state(name):
     agent = made(name, "xla")
     env = Compiled(num_envs=4, max_episode_steps=10)
@@ -321,7 +321,7 @@ class Narrow(Compiled):
 
 
 def test_compiled_masks_are_judged_too(tmp_path):
-    agent = made("a2c", "xla")
+    agent = made("a2c")
     once = {"epochs": 1, "steps_per_epoch": 1, "verbose": 0}
     agent.fit(Compiled(num_envs=2, max_episode_steps=10), **once)
     assert agent.action_masks == "info"
