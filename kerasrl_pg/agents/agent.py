@@ -1,5 +1,6 @@
 """The agent: settings, and the tools of a method's author. No equations here; each method has its own file."""
 
+import math
 import random
 
 import keras
@@ -11,7 +12,7 @@ from kerasrl_pg.checks import Schedule, check_flag, check_known, check_number, c
 from kerasrl_pg.models.actor_critic import regularization
 from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling
-from kerasrl_pg.rollouts.records import Samples
+from kerasrl_pg.rollouts.records import Samples, rows_of
 from kerasrl_pg.settings import Setting
 from kerasrl_pg.training import optimizers
 from kerasrl_pg.training.iteration import Counters
@@ -70,6 +71,8 @@ class Agent(Trainer):
             and `step` (of a compiled environment, `action_masks(state)`), or the name of a leaf of its observations;
             None for the leaf `action_mask`, if it is one, and else for "info" once an environment gives it there.
             Masked actions have probability 0, in acting, learning, evaluation and export.
+        sequence_length: L, where networks remember: consecutive steps of which minibatches are made, and through which
+            gradients flow back; a divisor of the steps of a rollout and of `minibatch_size`. None for the largest.
         name: Keras's.
 
     Raises:
@@ -78,6 +81,7 @@ class Agent(Trainer):
     """
 
     needs_critic = True
+    differentiates_twice = False  # Whether a gradient is differentiated once more, as for the Fisher matrix.
     alternates = False  # Whether the method descends policy and critic by turns, so that each needs its own optimizer.
     episodes_per_env = None  # Whole episodes of each environment in a rollout, for methods that need them.
     normalize_advantages = False  # True or "batch": `credit` standardises them over the rollout.
@@ -90,6 +94,7 @@ class Agent(Trainer):
     anneal_learning_rate = Setting(check_flag)
     seed = Setting(check_whole, at_least=0, at_most=2**31 - 1)
     action_masks = Setting(check_action_masks, fixed=True)
+    sequence_length = Setting(check_whole, optional=True)
 
     def __init__(
         self,
@@ -105,6 +110,7 @@ class Agent(Trainer):
         anneal_learning_rate=False,
         seed=None,
         action_masks=None,
+        sequence_length=None,
         name=None,
         **unknown,
     ):
@@ -120,6 +126,7 @@ class Agent(Trainer):
         self.anneal_learning_rate = anneal_learning_rate
         self.seed = random.randrange(2**31) if seed is None else seed
         self.action_masks = action_masks
+        self.sequence_length = sequence_length
         self._networks = networks or Networks()
         self._own_networks = policy is None
         self.policy, self.critic, self.shared_model = policy, critic, None
@@ -155,6 +162,12 @@ class Agent(Trainer):
             ValueError: As said.
         """
         optimizers.check_annealing(self.anneal_learning_rate, self.optimizers)
+        if self.sequence_length is not None and self.actor_critic is not None and not self.actor_critic.memories:
+            raise ValueError(
+                "`sequence_length` must be None where no network remembers. "
+                f"Received: sequence_length={self.sequence_length}. Give `networks=Networks(memory=...)`, or leave it "
+                "out."
+            )
 
     def check_rollout(self, horizon, num_envs):
         """Refuses settings that do not fit rollouts of `horizon` x `num_envs`; a method adds its own checks."""
@@ -197,9 +210,12 @@ class Agent(Trainer):
     def samples(self, rollout):
         """A rollout's rows as a loss sees them: `Samples` [T x N, ...]."""
         advantages, returns, values = self.credit(rollout)
-        inputs, actions, *rest = ops.flatten_time(
-            (rollout.inputs, rollout.actions, values, advantages, returns, rollout.valid)
+        length = self.length_of_sequences(rollout.rewards.shape[0])
+        inputs, actions, *rest = rows_of(
+            (rollout.inputs, rollout.actions, values, advantages, returns, rollout.valid), length
         )
+        if length > 1:  # What was remembered before the first step of each.
+            inputs = inputs._replace(memory=inputs.memory[::length])
         # The ratio compares two runs of one model, so that it is 1, up to rounding, before the first step.
         return Samples(inputs, actions, self.actor_critic.distribution(inputs).log_prob(actions), *rest)
 
@@ -262,8 +278,31 @@ class Agent(Trainer):
         """
         keep_going = None if until is None else lambda logs: ~until(logs)
         return for_each_minibatch(
-            lambda batch: self.descend(self.loss, batch), samples, self.next_seed(), epochs, size, keep_going
+            lambda batch: self.descend(self.loss, batch),
+            samples,
+            self.next_seed(),
+            epochs,
+            size,
+            keep_going,
+            samples.inputs.length,
         )
+
+    def length_of_sequences(self, horizon):
+        """L, steps that gradients go back through memory, of rollouts of `horizon` steps; 1 without memory.
+
+        Raises:
+            ValueError: If sequences of `sequence_length` do not divide rollouts and minibatches.
+        """
+        if not self.actor_critic.memories:
+            return 1
+        rows = getattr(self, "minibatch_size", 0)
+        length = math.gcd(horizon, rows) if self.sequence_length is None else self.sequence_length
+        if horizon % length or rows % length:
+            raise ValueError(
+                "`sequence_length` must divide a rollout's steps and a minibatch, which is of whole sequences. "
+                f"Received: sequence_length={length}, {horizon} steps{f', minibatch_size={rows}' if rows else ''}."
+            )
+        return length
 
     def descend(self, loss, samples, part=None):
         """One step of the optimizer(s) down the gradient of a loss.

@@ -118,6 +118,7 @@ class Conservative(Agent):
             self.next_seed(),
             self.update_epochs,
             self.minibatch_size,
+            length=rows.inputs.length,
         )
         return {**logs, "critic_loss": fitted["critic_loss"], **self.explained(samples)}
 

@@ -3,10 +3,11 @@
 import tensorflow as tf
 
 from kerasrl_pg import ops
+from kerasrl_pg.rollouts.records import take
 from kerasrl_pg.training.logs import MOST_LOGS, pack_logs
 
 
-def for_each_minibatch(update, batch, seed, update_epochs, minibatch_size, keep_going=None):
+def for_each_minibatch(update, batch, seed, update_epochs, minibatch_size, keep_going=None, length=1):
     """Calls `update(minibatch)` for each minibatch of each pass, and averages its logs.
 
     One `tf.while_loop` runs all of it, because a call from Python for each minibatch costs ten times the update of a
@@ -20,6 +21,7 @@ def for_each_minibatch(update, batch, seed, update_epochs, minibatch_size, keep_
         update_epochs: K, passes, at least 1.
         minibatch_size: M, rows of a minibatch; B must be a multiple.
         keep_going: None, or a function from the last minibatch's logs to a bool tensor; where False, the passes end.
+        length: L, consecutive rows that stay together; M must be a multiple.
 
     Returns:
         Means of the logs over the minibatches done, and `updates`, their number.
@@ -27,11 +29,14 @@ def for_each_minibatch(update, batch, seed, update_epochs, minibatch_size, keep_
     size = tf.nest.flatten(batch)[0].shape[0]
     count = update_epochs * (size // minibatch_size)
     whole = minibatch_size == size  # Then the order of its rows is nothing to a mean, and sorting is saved.
-    rows = None if whole else tf.reshape(ops.random.permutations(seed, update_epochs, size), [-1, minibatch_size])
+    rows = None
+    if not whole:
+        rows = ops.random.permutations(seed, update_epochs, size // length)
+        rows = tf.reshape(rows, [-1, minibatch_size // length])
     names = []
 
     def body(index, going, sums):
-        minibatch = batch if whole else tf.nest.map_structure(lambda x: tf.gather(x, rows[index]), batch)
+        minibatch = batch if whole else take(batch, rows[index], length)
         logs = update(minibatch)
         going = tf.constant(True) if keep_going is None else keep_going(logs)
         return index + 1, going, sums + pack_logs(logs, names)

@@ -10,6 +10,8 @@ from kerasrl_pg.agents.conservative import Conservative
 from kerasrl_pg.agents.divergence import check_kl_estimator, check_policy_kl, divergence
 from kerasrl_pg.checks import check_number, check_whole
 from kerasrl_pg.models.actor_critic import regularized
+from kerasrl_pg.models.memory import unrolled
+from kerasrl_pg.rollouts.records import take
 from kerasrl_pg.settings import Setting
 
 # Most parameters whose Fisher matrix is written out and inverted. Ours: XLA decomposes 200² in 0.1 s, 500² in 5 s.
@@ -68,6 +70,8 @@ class NPG(Conservative):
     >>> history.history["kl"][0] < 0.012
     True
     """
+
+    differentiates_twice = True
 
     max_kl = Setting(check_number, 0.0, exclusive=True, schedule=True)
     cg_iterations = Setting(check_whole, optional=True)
@@ -149,15 +153,20 @@ class NPG(Conservative):
         """The function v [P] ↦ Fv at the policy as it stands."""
         data = samples.inputs, samples.actions, samples.valid
         if self.fisher_fraction < 1.0:
-            size = samples.valid.shape[0]
+            length = samples.inputs.length
+            size = samples.valid.shape[0] // length
             rows = ops.random.permutations(self.next_seed(), 1, size)[0, : math.ceil(self.fisher_fraction * size)]
-            data = tf.nest.map_structure(lambda x: tf.gather(x, rows), data)
+            data = take(data, rows, length)
         inputs, actions, valid = data
 
         def mean_kl(old, new):
             return ops.masked_mean(self.divergence(old, new, actions), valid)
 
-        return ops.fisher_vector_product(lambda: self.actor_critic.distribution(inputs), mean_kl, self.policy_values())
+        def policy():
+            with unrolled(self.compiled_with_xla):
+                return self.actor_critic.distribution(inputs)
+
+        return ops.fisher_vector_product(policy, mean_kl, self.policy_values())
 
     def divergence(self, old, new, actions):
         """KL(old || new) [B], nats, by `kl_estimator`."""

@@ -125,6 +125,7 @@ class Step(NamedTuple):
         ended: bool [N], terminated or truncated.
         valid: bool [N], False where the row is no transition but an environment's own reset step; None where all are.
         observations: what the next action is chosen from. Both are arrays of the spec's shapes and dtypes.
+        starts: bool [N], where they are an episode's first.
     """
 
     rewards: np.ndarray
@@ -134,6 +135,7 @@ class Step(NamedTuple):
     ended: np.ndarray
     valid: np.ndarray | None
     observations: object
+    starts: np.ndarray
 
 
 class Stepper:
@@ -226,8 +228,9 @@ class Stepper:
         self._steps += 1
         self._in_reset = True
         valid = None
-        ended = terminated | truncated
+        ended = starts = terminated | truncated
         if self.mode is AutoresetMode.NEXT_STEP and not self._masked_reset:
+            starts = self._resetting.copy()
             if self._resetting.any():
                 valid = ~self._resetting
             self._resetting = ended
@@ -243,7 +246,7 @@ class Stepper:
             else:
                 index = ended.nonzero()[0]
                 next_observations = self._put(copies, index, self._final(info, index))
-        return Step(rewards, terminated, truncated, next_observations, ended, valid, observations)
+        return Step(rewards, terminated, truncated, next_observations, ended, valid, observations, starts)
 
     def _play_each(self, actions):
         """One step in each environment of a `SyncVectorEnv`."""

@@ -25,7 +25,7 @@ def anew(layer, argument):
     remedy = "Write its get_config, or give the agent your own `policy` and `critic`."
     try:
         config = layer.get_config()
-        if argument == "activation" or argument.startswith("encoders"):
+        if argument in ("activation", "memory") or argument.startswith("encoders"):
             config.pop("name", None)  # A model has several.
         if isinstance(layer, keras.Model):
             config["name"] = None  # Sequential wants one, and makes it.

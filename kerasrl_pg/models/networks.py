@@ -11,6 +11,7 @@ from kerasrl_pg.checks import check_flag, knows_its_arguments
 from kerasrl_pg.envs.spaces import ObservationSpec, check_buildable
 from kerasrl_pg.models.anew import anew
 from kerasrl_pg.models.encoders import Encoding, activated, check_encoders, encoders_of
+from kerasrl_pg.models.memory import memory_layer
 from kerasrl_pg.models.normalization import RunningNormalization
 
 
@@ -61,11 +62,15 @@ class Networks:
             for. Initializers without a seed of their own, in any of its layers, draw from the agent's.
         critic_head: A `ValueHead` layer, as `head`; None for `heads.NormalValue()`.
         shared: One trunk under both heads, as one functional model with two outputs.
+        memory: None, or what remembers earlier steps of the episode, one for each network, or one where they are
+            `shared`: `models.GRU(units)`, `models.LSTM(units)`, a Keras cell or recurrent layer of your own, all of
+            which stand between the hidden layers and the head (Mnih et al. 2016, section 5.1), or
+            `models.History(k)`, the last k observations side by side in front of the hidden layers.
 
     Raises:
         ValueError: If a width is below 1, the clip is not positive, a flag is neither True nor False, Keras does not
             know the activation, or an encoder is no kind.
-        TypeError: If `head` is no head, `activation` or an encoder is a class, an encoder is a lambda, which no file
+        TypeError: If `head` is no head, `memory` does not remember, `activation` or an encoder is a class, an encoder is a lambda, which no file
             could name, or a layer cannot be made anew from its config.
 
     >>> import gymnasium as gym
@@ -90,7 +95,9 @@ class Networks:
         critic_head=None,
         shared=False,
         encoders=None,
+        memory=None,
     ):
+        memory = memory_layer(memory)
         hidden_units = None if hidden_units is None else tuple(hidden_units)
         if any(not isinstance(units, (int, np.integer)) or units < 1 for units in hidden_units or ()):
             raise ValueError(
@@ -123,6 +130,7 @@ class Networks:
         check_flag("shared", shared)
         check_encoders(encoders)
         layers = {"activation": activation, "head": head, "critic_head": critic_head, "encoders": encoders}
+        layers["memory"] = memory
         if isinstance(encoders, dict):
             layers.update({f"encoders[{name!r}]": encoder for name, encoder in encoders.items()})
         for name, layer in layers.items():
@@ -137,6 +145,7 @@ class Networks:
         self.critic_head = critic_head
         self.shared = shared
         self.encoders = dict(encoders) if isinstance(encoders, dict) else encoders
+        self.memory = memory
 
     def build(self, observation_space, action_space, seed):
         """Builds the networks for two gymnasium spaces.
@@ -203,9 +212,14 @@ class Networks:
         hidden_units, activation = self.hidden_units, self.activation
         if hidden_units is None:
             hidden_units = () if len(encodings) == 1 and encode.hidden else (64, 64)
+        memory = self.memory and anew(self.memory, "memory")
+        if memory is not None and not memory.hidden:
+            features, memory = memory(features), None
         for units in hidden_units:
             dense = keras.layers.Dense(units, kernel_initializer=self._initializer(np.sqrt(2.0), seeds))
             features = activated(dense, "tanh" if activation is None else activation, features)
+        if memory is not None:
+            features = memory(features)
         return (inputs["observation"] if spec.single else inputs), features
 
     def get_config(self):
@@ -226,6 +240,7 @@ class Networks:
             "head": head,
             "critic_head": critic_head,
             "shared": self.shared,
+            "memory": self.memory and keras.saving.serialize_keras_object(self.memory),
             "encoders": {name: _to_config(encoder) for name, encoder in self.encoders.items()}
             if isinstance(self.encoders, dict)
             else _to_config(self.encoders),
@@ -240,8 +255,8 @@ class Networks:
                 config["head"] = keras.saving.get_registered_object(head["head_class"])
             else:
                 config["head"] = keras.saving.deserialize_keras_object(head)
-        for name in ("critic_head", "activation"):
-            if isinstance(config[name], dict):
+        for name in ("critic_head", "activation", "memory"):
+            if isinstance(config.get(name), dict):
                 config[name] = keras.saving.deserialize_keras_object(config[name])
         encoders = config.get("encoders")  # Not in files of earlier versions.
         if isinstance(encoders, dict):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from kerasrl_pg.compilation_cache import first_call
+from kerasrl_pg.models.memory import memories, recall
 from kerasrl_pg.quiet import held_back
 from kerasrl_pg.rollouts.collect import not_finite
 
@@ -33,25 +34,31 @@ class Actor:
         num_envs: N.
         deterministic: Whether to take the mode instead of sampling.
         masked: Whether it is called with action masks.
+        critic: A critic whose memory is to be kept, too; it shares no `Memory` with the policy.
 
     Attributes:
         kind: "litert" or "function".
+        memory_size: Numbers that are remembered of one environment, 0 where nothing is.
+        memory: float32 [N, memory_size], what is remembered now; set it to go on from elsewhere. `()` where nothing is.
     """
 
-    def __init__(self, policy, head, spec, num_envs, deterministic=False, masked=False):
+    def __init__(self, policy, head, spec, num_envs, deterministic=False, masked=False, critic=None):
         self._policy = policy
+        self._models = [policy] if critic is None or not memories(critic) else [policy, critic]
+        self._memories = memories(*self._models)
+        self.memory_size = sum(layer.size for layer in self._memories)
+        self.memory = np.zeros((num_envs, self.memory_size), np.float32) if self.memory_size else ()
         self._head = head
         self._spec = spec
         self._num_envs = num_envs
         self._deterministic = deterministic
         self.masked = masked
         self._structure = head.action_spec if tf.nest.is_nested(head.action_spec) else None
-        self._weights = list(policy.trainable_variables) + list(policy.non_trainable_variables)
+        self._weights = [v for m in self._models for v in (*m.trainable_variables, *m.non_trainable_variables)]
         self._handles = [(variable.value.handle, variable.value.dtype) for variable in self._weights]
-        self._split = len(policy.trainable_variables)
         self.kind = "function"
         self._interpreter = None
-        if not has_convolutions(policy):
+        if not self._convolves:
             self._interpreter = self._convert()
         self._function = None
         if self._interpreter is not None:
@@ -70,13 +77,18 @@ class Actor:
                 value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
                 self._interpreter.set_tensor(index, value.numpy())
 
-    def __call__(self, observations, noise=None, masks=None):
+    @property
+    def _convolves(self):
+        return any(has_convolutions(model) for model in self._models)
+
+    def __call__(self, observations, noise=None, masks=None, starts=None):
         """Acts on N observations.
 
         Args:
             observations: [N, ...] array or flat dictionary of arrays, of the spec's dtypes.
             noise: [N, ...] array for the head; unused where deterministic.
             masks: bool [N, *head.mask_shape], where it is `masked`.
+            starts: bool [N], where an episode starts, before which nothing is remembered; where anything is.
 
         Returns:
             `(actions, log_probs, env_actions)`: raw actions [N, ...], float32 [N], and what the environment accepts;
@@ -88,10 +100,14 @@ class Actor:
         arrays = tf.nest.flatten(observations) if noise is None else [*tf.nest.flatten(observations), noise]
         if masks is not None:
             arrays.append(masks)
+        if self.memory_size:
+            arrays += [starts, self.memory]
         outputs = self._run(arrays)
         if outputs[0].dot(self._zeros) != 0.0:  # So does NaN or infinity answer, and nothing tells it faster.
             outputs = self._reconsider(arrays, outputs)
         self._steps += 1
+        if self.memory_size:
+            *outputs, self.memory = outputs
         if self._structure is None:
             return outputs[1], outputs[0], outputs[2]
         half = (1 + len(outputs)) // 2
@@ -123,7 +139,7 @@ class Actor:
 
     def _senseless(self, outputs):
         """The first row whose action must not be sent, or None."""
-        log_probs, *rest = outputs
+        log_probs, *rest = outputs[:-1] if self.memory_size else outputs
         # A mode may have an infinite density; what has none at all is not a number.
         bad = np.isnan(log_probs) if self._deterministic else ~np.isfinite(log_probs)
         for env_actions in rest[len(rest) // 2 :]:
@@ -140,15 +156,22 @@ class Actor:
         interpreter.invoke()
         return tuple(interpreter.get_tensor(index) for index in self._output_indices)
 
-    def _act(self, distribution, noise, masks):
-        """`(log_probs, *actions, *env_actions)`, leaf by leaf."""
+    def _act(self, models, arrays):
+        """`(log_probs, *actions, *env_actions[, memory])`, leaf by leaf, of models as functions of observations."""
         head = self._head
+        observations, noise, masks, starts, memory = self._unpack(arrays)
+        kept = ()
+        if self.memory_size:
+            call = lambda: [model(observations) for model in models]  # noqa: E731
+            (distribution, *_), *kept = recall(call, self._memories, memory, starts)
+        else:
+            distribution = models[0](observations)
         if self.masked:
             distribution = head.mask(distribution, masks)
         actions = distribution.mode() if self._deterministic else head.sample(distribution, noise)
         log_probs = tf.cast(distribution.log_prob(actions), tf.float32)
         # An output must be its own tensor: LiteRT merges outputs that are one and the same.
-        outputs = tf.nest.flatten((log_probs, actions, head.to_env(actions)))
+        outputs = tf.nest.flatten((log_probs, actions, head.to_env(actions), kept))
         return tuple(tf.identity(output) for output in outputs)
 
     def _input_specs(self):
@@ -158,21 +181,23 @@ class Actor:
             specs.append(tf.TensorSpec((n, *self._head.noise_shape), tf.float32))
         if self.masked:
             specs.append(tf.TensorSpec((n, *self._head.mask_shape), tf.bool))
+        if self.memory_size:
+            specs += [tf.TensorSpec((n,), tf.bool), tf.TensorSpec((n, self.memory_size), tf.float32)]
         return specs
 
     def _unpack(self, arrays):
         leaves = list(arrays)
+        memory, starts = (leaves.pop(), leaves.pop()) if self.memory_size else (None, None)
         masks = leaves.pop() if self.masked else None
         noise = None if self._deterministic else leaves.pop()
-        return tf.nest.pack_sequence_as(self._spec.specs, leaves), noise, masks
+        return tf.nest.pack_sequence_as(self._spec.specs, leaves), noise, masks, starts, memory
 
     def _compile(self):
         def act(*arrays):
-            observations, noise, masks = self._unpack(arrays)
-            return self._act(self._policy(observations), noise, masks)
+            return self._act(self._models, arrays)
 
         specs = self._input_specs()
-        if not has_convolutions(self._policy):
+        if not self._convolves:
             function = tf.function(act, jit_compile=True, autograph=False).get_concrete_function(*specs)
             try:
                 return first_call(function, *[tf.zeros(spec.shape, spec.dtype) for spec in specs])[0]
@@ -184,10 +209,12 @@ class Actor:
         """The LiteRT interpreter, or None where conversion fails or its answers differ from TensorFlow's."""
 
         def act(*arguments):
-            weights, arrays = arguments[: len(self._weights)], arguments[len(self._weights) :]
-            observations, noise, masks = self._unpack(arrays)
-            distribution, _ = self._policy.stateless_call(weights[: self._split], weights[self._split :], observations)
-            return self._act(distribution, noise, masks)
+            weights, arrays = iter(arguments[: len(self._weights)]), arguments[len(self._weights) :]
+            models = []
+            for model in self._models:
+                values = [[next(weights) for _ in group] for group in (model.trainable_variables, model.non_trainable_variables)]
+                models.append(lambda x, model=model, values=values: model.stateless_call(*values, x)[0])
+            return self._act(models, arrays)
 
         inputs = self._input_specs()
         weights = [tf.TensorSpec(variable.shape, variable.dtype) for variable in self._weights]
@@ -228,6 +255,9 @@ class Actor:
             if self.masked:
                 masks = rng.random((self._num_envs, *self._head.mask_shape)) < 0.7
                 arrays.append(masks | self._head.all_masked(masks)[:, None])
+            if self.memory_size:
+                arrays.append(rng.random(self._num_envs) < 0.3)
+                arrays.append(rng.normal(size=(self._num_envs, self.memory_size)).astype(np.float32))
             for index, weight in zip(self._weight_indices, given, strict=True):
                 self._interpreter.set_tensor(index, weight)
             try:

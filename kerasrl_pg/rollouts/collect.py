@@ -88,6 +88,7 @@ class Collector:
         if not callable(getattr(actor, "sync", None)):  # A function from whether there are masks to an actor.
             actor = actor(mask_key is not None or self._stepper.gives_masks)
         self._actor = actor
+        self._starts = np.ones(env.num_envs, bool)
         self._fresh = True
 
     def collect(self):
@@ -104,12 +105,13 @@ class Collector:
         horizon, n, spec, head = self._horizon, self._num_envs, self._spec, self._head
         if self._episodes and not self._fresh:
             self._observations = self._stepper.reset()
+            self._starts = np.ones(self._num_envs, bool)
             self.statistics.reset()
         self._fresh = False
         self._actor.sync()
         noise = self._draw_noise()
         rollout = Rollout(
-            inputs=Inputs(spec.empty(horizon, n), self._empty_masks()),
+            inputs=Inputs(spec.empty(horizon, n), self._empty_masks(), *self._empty_memory()),
             actions=tf.nest.map_structure(
                 lambda spec: np.zeros((horizon, n, *spec.shape), spec.dtype.as_numpy_dtype), head.action_spec
             ),
@@ -117,13 +119,13 @@ class Collector:
             rewards=np.zeros((horizon, n)),  # as given, until they have been judged
             terminated=np.zeros((horizon, n), bool),
             truncated=np.zeros((horizon, n), bool),
-            next_inputs=Inputs(spec.empty(horizon, n)),
+            next_inputs=Inputs(spec.empty(horizon, n), memory=self._empty_memory()[1]),
             valid=np.zeros((horizon, n), bool),
         )
         # Rows lost to environments' own resets: noise belongs to an environment's k-th transition, not to the row.
         lag = None
         columns, action_leaves = np.arange(n), tf.nest.flatten(rollout.actions)
-        masked = self._actor.masked
+        masked, remembers = self._actor.masked, self._actor.memory_size > 0
         episodes_left = np.full(n, self._episodes or 0)
         self.steps_taken = 0
         for t in range(horizon):
@@ -131,11 +133,16 @@ class Collector:
             spec.map(_store, observations, self._observations)
             if masked:
                 rollout.inputs.masks[t] = self._allowed(observations, t)
+            if remembers:
+                rollout.inputs.starts[t], rollout.inputs.memory[t] = self._starts, self._actor.memory
             actions, log_probs, env_actions = self._actor(
                 observations,
                 noise[t] if lag is None else noise[t - lag, columns],
                 rollout.inputs.masks[t] if masked else None,
+                self._starts if remembers else None,
             )
+            if remembers:
+                rollout.next_inputs.memory[t] = self._actor.memory
             step = self._stepper.step(env_actions)
             for storage, leaf in zip(action_leaves, tf.nest.flatten(actions), strict=True):
                 storage[t] = leaf
@@ -145,7 +152,7 @@ class Collector:
             rollout.truncated[t] = step.truncated
             next_observations = spec.map(lambda _, storage, t=t: storage[t], rollout.next_inputs.observations)
             spec.map(_store, next_observations, step.next_observations)
-            self._observations = step.observations
+            self._observations, self._starts = step.observations, step.starts
             valid = step.valid
             if valid is None:
                 self.steps_taken += n
@@ -167,6 +174,14 @@ class Collector:
         if not self._actor.masked:
             return ()
         return np.zeros((self._horizon, self._num_envs, *self._head.mask_shape), bool)
+
+    def _empty_memory(self):
+        """`starts` and `memory`."""
+        size = self._actor.memory_size
+        if not size:
+            return (), ()
+        shape = self._horizon, self._num_envs
+        return np.zeros(shape, bool), np.zeros((*shape, size), np.float32)
 
     def _allowed(self, observations, t):
         return allowed(

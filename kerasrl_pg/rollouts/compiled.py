@@ -20,27 +20,31 @@ class Players(NamedTuple):
         returns: float32 [N], raw reward so far in the present episodes.
         finished: float32 [WINDOW, 2], return and length of the last finished episodes, the latest first.
         count: int32, how many of `finished` are there.
+        memory: float32 [N, M], what the agent's networks remember; `()` where they do not.
     """
 
     running: Running
     returns: Any
     finished: Any
     count: Any
+    memory: Any = ()
 
 
-def start(env, seed):
+def start(env, seed, memory_size=0):
     """N environments at the beginning of their first episodes.
 
     Args:
         env: A `CompiledEnv`.
         seed: int32[2].
+        memory_size: M.
 
     Returns:
         `Players`.
     """
     noise = ops.random.uniform(seed, (env.num_envs, env.reset_noise))
     zeros = tf.zeros(env.num_envs)
-    return Players(begin(env, noise), zeros, tf.zeros((WINDOW, 2)), tf.constant(0))
+    memory = tf.zeros((env.num_envs, memory_size)) if memory_size else ()
+    return Players(begin(env, noise), zeros, tf.zeros((WINDOW, 2)), tf.constant(0), memory)
 
 
 def collect(env, networks, players, seeds, horizon, episodes=None):
@@ -64,10 +68,11 @@ def collect(env, networks, players, seeds, horizon, episodes=None):
     if episodes:
         players = players._replace(running=begin(env, reset_noise[horizon]), returns=tf.zeros(n))
 
-    def row(running, returns, left, t):
+    def row(running, returns, memory, left, t):
         """One step: what is recorded of it, and what goes on."""
-        inputs = networks.inputs(running.observations, masks_of(env, running.state))
-        distribution = networks.distribution(inputs)
+        starts = () if isinstance(memory, tuple) else running.lengths == 0
+        inputs = networks.inputs(running.observations, masks_of(env, running.state), starts, memory)
+        distribution, memory = networks.step(inputs)
         actions = head.sample(distribution, action_noise[t])
         following, outcome = advance(env, running, head.to_env(actions), step_noise[t], reset_noise[t])
         valid = left > 0 if episodes else tf.ones(n, tf.bool)
@@ -79,39 +84,42 @@ def collect(env, networks, players, seeds, horizon, episodes=None):
             "rewards": outcome.rewards,
             "terminated": outcome.terminated,
             "truncated": outcome.truncated,
-            "next_inputs": Inputs(outcome.next_observations),
+            "next_inputs": Inputs(outcome.next_observations, memory=memory),
             "valid": valid,
             # Of the episode that ended with this step; its length is 0 where none did.
             "returns": returns,
             "lengths": tf.where(ended, running.lengths + 1, 0),
         }
         left -= tf.cast(ended & bool(episodes), tf.int32)
-        return following, tf.where(outcome.ended, 0.0, returns), left, record
+        return following, tf.where(outcome.ended, 0.0, returns), memory, left, record
 
     def storage(t):
         left = tf.ones(n, tf.int32)
-        record = row(players.running, players.returns, left, t)[-1]
+        record = row(players.running, players.returns, players.memory, left, t)[-1]
         return tf.nest.map_structure(
             lambda x: tf.TensorArray(x.dtype, horizon, element_shape=x.shape, clear_after_read=False), record
         )
 
-    def body(t, running, returns, left, arrays):
-        running, returns, left, record = row(running, returns, left, t)
+    def body(t, running, returns, memory, left, arrays):
+        running, returns, memory, left, record = row(running, returns, memory, left, t)
         arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, record)
-        return t + 1, running, returns, left, arrays
+        return t + 1, running, returns, memory, left, arrays
 
-    def going(t, running, returns, left, arrays):
+    def going(t, running, returns, memory, left, arrays):
         return (t < horizon) & tf.reduce_any(left > 0)
 
     left = tf.fill([n], episodes or 1)
     arrays = storage(tf.constant(0))
-    rows, running, returns, _, arrays = tf.while_loop(
-        going, body, (tf.constant(0), players.running, players.returns, left, arrays), maximum_iterations=horizon
+    rows, running, returns, memory, _, arrays = tf.while_loop(
+        going,
+        body,
+        (tf.constant(0), players.running, players.returns, players.memory, left, arrays),
+        maximum_iterations=horizon,
     )
     record = tf.nest.map_structure(lambda array: array.stack(), arrays)
     returns_then, lengths = record.pop("returns"), record.pop("lengths")
     finished, count = latest(returns_then, lengths, players.finished, players.count)
-    players = Players(running, returns, finished, count)
+    players = Players(running, returns, finished, count, memory)
     # After the loop and all at once: the same numbers, by the program that will recompute them for the ratio.
     distribution = networks.distribution(ops.flatten_time(record["inputs"]))
     log_probs = distribution.log_prob(ops.flatten_time(record["actions"]))

@@ -40,6 +40,7 @@ def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None, head=
     if not callable(getattr(actor, "sync", None)):
         actor = actor(mask_key is not None or stepper.gives_masks)
     actor.sync("evaluation")
+    starts = np.ones(n, bool)
     quota = np.full(n, episodes // n) + (np.arange(n) < episodes % n)
     running_returns, running_lengths = np.zeros(n), np.zeros(n, int)
     returns, lengths = [], []
@@ -53,10 +54,11 @@ def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None, head=
             chunk = noise(t // 256)
         spec.check_finite(observations, where)
         masks = allowed(stepper, head, mask_key, observations, where) if actor.masked else None
-        _, log_probs, env_actions = actor(observations, None if chunk is None else chunk[t % 256], masks)
+        draws = None if chunk is None else chunk[t % 256]
+        _, log_probs, env_actions = actor(observations, draws, masks, starts if actor.memory_size else None)
         check_policy(log_probs, env_actions, where)
         step = stepper.step(env_actions)
-        observations = step.observations
+        observations, starts = step.observations, step.starts
         valid = True if step.valid is None else step.valid
         running_returns += np.where(valid, step.rewards, 0.0)
         if not np.isfinite(running_returns).all():

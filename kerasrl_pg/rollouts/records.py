@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import ops
@@ -14,10 +13,24 @@ class Inputs(NamedTuple):
     Args:
         observations: [..., ...] tensor or flat dictionary of tensors, o_t.
         masks: bool [..., *head.mask_shape], the actions that are allowed.
+        starts: bool [...], where an episode starts, before which nothing is remembered.
+        memory: float32 [..., M], what networks remember of the steps before (see `models.memory`). With fewer rows
+            than observations, those are sequences of consecutive steps, one after the other, and this is what was
+            remembered before the first step of each.
     """
 
     observations: Any
     masks: Any = ()
+    starts: Any = ()
+    memory: Any = ()
+
+    @property
+    def length(self):
+        """L, consecutive steps in each sequence of rows; 1 where nothing is remembered."""
+        if isinstance(self.memory, tuple):
+            return 1
+        rows, sequences = tf.nest.flatten(self.observations)[0].shape[0], self.memory.shape[0]
+        return 1 if rows == sequences else rows // sequences
 
 
 class Rollout(NamedTuple):
@@ -54,6 +67,8 @@ class Rollout(NamedTuple):
 class Samples(NamedTuple):
     """The rows that a loss sees, B = T x N of a rollout or fewer of a minibatch. No gradient flows into them.
 
+    Where networks remember, rows are whole sequences of consecutive steps, one after the other (see `Inputs`).
+
     Args:
         inputs: `Inputs` [B, ...].
         actions: [B, ...], raw.
@@ -77,39 +92,47 @@ class Samples(NamedTuple):
     trajectories: Any = ()
 
 
-class Packing:
-    """A record's arrays as one buffer of each dtype: handing an array to TensorFlow costs as much as a small network.
+def rows_of(rollout, length=1):
+    """A rollout's steps as rows.
 
     Args:
-        record: A nest of NumPy arrays, of the shapes and dtypes that are to come.
+        rollout: A nest of tensors [T, N, ...], such as a `Rollout` or parts of one.
+        length: L, consecutive steps of a sequence; T must be a multiple.
 
-    Attributes:
-        key: Hashable; equal where packings are.
+    Returns:
+        The nest with tensors [T x N, ...]: row t N + n is step t of environment n where L is 1; else sequence after
+        sequence, those of one time side by side.
 
-    >>> packing = Packing((np.array([[1.0, 2.0]]), np.array([3]), np.array([4.0])))
-    >>> buffers = packing.pack((np.array([[5.0, 6.0]]), np.array([7]), np.array([8.0])))
-    >>> [buffer.tolist() for buffer in buffers]
-    [[5.0, 6.0, 8.0], [7]]
-    >>> [leaf.numpy().tolist() for leaf in packing.unpack([tf.constant(buffer) for buffer in buffers])]
-    [[[5.0, 6.0]], [7], [8.0]]
+    >>> rows_of(tf.constant([[1, 10], [2, 20], [3, 30], [4, 40]]), length=2).numpy().tolist()
+    [1, 2, 10, 20, 3, 4, 30, 40]
     """
+    if length == 1:
+        return ops.flatten_time(rollout)
 
-    def __init__(self, record):
-        leaves = tf.nest.flatten(record)
-        self._structure = tf.nest.map_structure(lambda _: 0, record)  # And not the arrays, which may be large.
-        self._dtypes = list(dict.fromkeys(leaf.dtype for leaf in leaves))
-        self.key = tuple((leaf.shape, leaf.dtype.name) for leaf in leaves)
+    def flatten(x):
+        t, n, *rest = x.shape
+        x = tf.reshape(x, [t // length, length, n, *rest])
+        return tf.reshape(tf.transpose(x, [0, 2, 1, *range(3, 3 + len(rest))]), [t * n, *rest])
 
-    def pack(self, record):
-        """The buffers, 1-D arrays, of a record."""
-        leaves = tf.nest.flatten(record)
-        return [np.concatenate([leaf.ravel() for leaf in leaves if leaf.dtype == dtype]) for dtype in self._dtypes]
+    return tf.nest.map_structure(flatten, rollout)
 
-    def unpack(self, buffers):
-        """The record of tensors that buffers, as tensors, hold."""
-        parts = {}
-        for dtype, buffer in zip(self._dtypes, buffers, strict=True):
-            sizes = [int(np.prod(shape)) for shape, name in self.key if name == dtype.name]
-            parts[dtype.name] = iter(tf.split(buffer, sizes))
-        leaves = [tf.reshape(next(parts[name]), shape) for shape, name in self.key]
-        return tf.nest.pack_sequence_as(self._structure, leaves)
+
+def take(rows, places, length=1):
+    """Some of the rows.
+
+    Args:
+        rows: A nest of tensors [B, ...]; of memory, [B / length, ...].
+        places: int [M], of rows or, where L is above 1, of sequences.
+        length: L, consecutive steps of a sequence.
+    """
+    if length == 1:
+        return tf.nest.map_structure(lambda x: tf.gather(x, places), rows)
+    sequences = tf.nest.flatten(rows)[0].shape[0] // length
+
+    def gather(x):
+        if x.shape[0] == sequences:
+            return tf.gather(x, places)
+        x = tf.gather(tf.reshape(x, [sequences, length, *x.shape[1:]]), places)
+        return tf.reshape(x, [-1, *x.shape[2:]])
+
+    return tf.nest.map_structure(gather, rows)

@@ -21,12 +21,13 @@ class Episodes:
     def __init__(self):
         self.kept = None
 
-    def of(self, env, carry):
+    def of(self, env, carry, memory_size=0):
         """The `Players` of a compiled environment, or None.
 
         Args:
             env: A `CompiledEnv`.
             carry: None, or the variable that takes over what the file says of reward scaling.
+            memory_size: Numbers that the agent's networks remember of one environment.
         """
         if self.kept is None:
             return None
@@ -35,7 +36,7 @@ class Episodes:
             return players
         if kept != repr(env):
             return None
-        template = compiled.start(env, tf.constant([0, 0]))
+        template = compiled.start(env, tf.constant([0, 0]), memory_size)
         arrays, leaves = list(players), tf.nest.flatten(template)
         if carry is not None and len(arrays) > len(leaves):
             carry.assign(arrays.pop())

@@ -140,7 +140,9 @@ class Saved(Configured):
         (observations -> `action`, what the environment accepts), `sample` (observations and `seed` int32[2] ->
         `action`, `log_prob`), and `value` (observations -> `value`) where there is a critic. Of nested actions each
         leaf is an output, named as the leaves of observations are. Where the agent was trained with
-        `info["action_mask"]`, the first two have an input `action_mask`, bool [B, ...].
+        `info["action_mask"]`, the first two have an input `action_mask`, bool [B, ...]. Those of a policy with memory
+        take and give its `state`, `value` the critic's `value_state`, and `initial_state` (`batch_size` -> both) says
+        with what an episode begins.
 
         Args:
             filepath: Version folder to make, such as `saved_models/cartpole/1`; it must not exist.

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrl_pg.models.memory import memories, recall
 from kerasrl_pg.rollouts.evaluate import check_policy
 
 # How much larger than in their space the observations are that an export is verified with besides. Ours.
@@ -68,38 +69,63 @@ def _module(networks, masked):
     leaves = [spec.specs] if spec.single else list(spec.specs.values())
     inputs = {leaf.name: tf.TensorSpec((None, *leaf.shape), leaf.dtype, name=leaf.name) for leaf in leaves}
     seed = tf.TensorSpec((2,), tf.int32, name="seed")
-    asked = dict(inputs)
+    asked, remembered = dict(inputs), {"state": memories(policy)}
     if masked:
         asked["action_mask"] = tf.TensorSpec((None, *head.mask_shape), tf.bool, name="action_mask")
+    if critic is not None:
+        remembered["value_state"] = memories(critic)
+    states = {
+        name: tf.TensorSpec((None, sum(layer.size for layer in layers)), tf.float32, name=name)
+        for name, layers in remembered.items()
+        if layers
+    }
+    asked |= {name: state for name, state in states.items() if name == "state"}
 
-    def observations(arguments):
-        return arguments["observation"] if spec.single else {name: arguments[name] for name in inputs}
+    def called(model, name, arguments):
+        """What a model gives, and its state after it by its name."""
+        observations = arguments["observation"] if spec.single else {name: arguments[name] for name in inputs}
+        if name not in states:
+            return model(observations), {}
+        starts = tf.zeros(tf.shape(arguments[name])[:1], tf.bool)
+        result, state = recall(lambda: model(observations), remembered[name], arguments[name], starts)
+        return result, {name: state}
 
     def distribution_for(arguments):
+        distribution, state = called(policy, "state", arguments)
+        observations = arguments["observation"] if spec.single else {name: arguments[name] for name in inputs}
         masks = arguments["action_mask"] if masked else ()
-        return networks.distribution(networks.inputs(observations(arguments), masks))
+        return networks.masked(distribution, networks.inputs(observations, masks)), state
 
     def named(actions):
         return {name: tf.identity(leaf) for name, leaf in head.named(head.to_env(actions)).items()}
 
     def serve(**arguments):
-        return named(distribution_for(arguments).mode())
+        distribution, state = distribution_for(arguments)
+        return {**named(distribution.mode()), **state}
 
     def sample(seed, **arguments):
-        distribution = distribution_for(arguments)
+        distribution, state = distribution_for(arguments)
         batch = tf.shape(next(iter(arguments.values())))[0]
         actions = head.sample(distribution, head.noise(seed, (batch,)))
-        return {**named(actions), "log_prob": distribution.log_prob(actions)}
+        return {**named(actions), "log_prob": distribution.log_prob(actions), **state}
 
     def value(**arguments):
-        return {"value": critic(observations(arguments)).mean()}
+        distribution, state = called(critic, "value_state", arguments)
+        return {"value": distribution.mean(), **state}
+
+    def initial_state(batch_size):
+        layers = [(name, remembered[name]) for name in states]
+        return {name: tf.concat([layer.beginning(batch_size) for layer in each], -1) for name, each in layers}
 
     def concrete(function, **specs):
         return tf.function(function, autograph=False).get_concrete_function(**specs)
 
     signatures = {"serving_default": concrete(serve, **asked), "sample": concrete(sample, **asked, seed=seed)}
     if critic is not None:
-        signatures["value"] = concrete(value, **inputs)
+        signatures["value"] = concrete(value, **inputs, **{n: s for n, s in states.items() if n == "value_state"})
+    if states:
+        batch_size = tf.TensorSpec((), tf.int32, name="batch_size")
+        signatures["initial_state"] = concrete(initial_state, batch_size=batch_size)
     return module, signatures
 
 
@@ -157,8 +183,16 @@ def _verify(networks, folder, masked):
         masks = np.random.default_rng(0).random((rows, *networks.head.mask_shape)) < 0.7
         named["action_mask"] = masks | networks.head.all_masked(masks)[:, None]
         inputs = inputs._replace(masks=named["action_mask"])
-    actions = networks.distribution(tf.nest.map_structure(tf.constant, inputs)).mode()
-    expected = {f"expected_{k}": v.numpy() for k, v in networks.head.named(networks.head.to_env(actions)).items()}
+    if networks.policy_memory_size:
+        rows = len(next(iter(named.values())))
+        state = np.random.default_rng(1).uniform(-1, 1, (rows, networks.policy_memory_size)).astype(np.float32)
+        named["state"] = state
+        inputs = inputs._replace(memory=state)
+    distribution, memory = networks.step(tf.nest.map_structure(tf.constant, inputs))
+    actions = networks.head.named(networks.head.to_env(distribution.mode()))
+    if networks.policy_memory_size:
+        actions["state"] = memory
+    expected = {f"expected_{k}": v.numpy() for k, v in actions.items()}
     check = folder / "check.npz"
     np.savez(check, **{f"input_{name}": array for name, array in named.items()}, **expected, mild=64)
     try:

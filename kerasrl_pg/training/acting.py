@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg import ops
@@ -108,9 +109,11 @@ class Acting(refusals.Refusals, Saved):
             return self.policy(observations)
         return self.actor_critic.distribution(self.actor_critic.inputs(observations))
 
-    def actor(self, num_envs, deterministic, masked=False):
-        """The `Actor` for this many environments, with action masks or without; made once."""
-        actors, key = self._rooms.actors, (num_envs, deterministic, masked)
+    def actor(self, num_envs, deterministic, masked=False, learning=False):
+        """The `Actor` for this many environments, with action masks or without; made once. While `learning` it keeps
+        the critic's memory, too."""
+        learning = learning and self.actor_critic.memory_size > self.actor_critic.policy_memory_size
+        actors, key = self._rooms.actors, (num_envs, deterministic, masked, learning)
         if key not in actors:
             networks = self.actor_critic
             if masked and networks.head.mask_shape is None:
@@ -118,15 +121,16 @@ class Acting(refusals.Refusals, Saved):
                     "`info['action_mask']` must be left out where the policy's head takes no masks. Received: masks, "
                     f"and the head {networks.head!r}. Take Categorical or MultiCategorical, or a Composite of such."
                 )
-            actors[key] = Actor(networks.policy, networks.head, networks.spec, num_envs, deterministic, masked)
+            critic = networks.critic if learning else None
+            actors[key] = Actor(networks.policy, networks.head, networks.spec, num_envs, deterministic, masked, critic)
         return actors[key]
 
-    def _actor_for(self, num_envs, deterministic):
+    def _actor_for(self, num_envs, deterministic, learning=False):
         """Function from whether the environments give action masks to the `Actor`."""
 
         def choose(masked):
             self._note_masks(masked)
-            return self.actor(num_envs, deterministic, masked)
+            return self.actor(num_envs, deterministic, masked, learning)
 
         return choose
 
@@ -225,8 +229,10 @@ class Acting(refusals.Refusals, Saved):
         return evaluate_policy(self.actor_critic, actor, vector_env, episodes, deterministic, seed, max_steps)
 
     @knows_its_arguments
-    def act(self, observations, deterministic=True, seed=None, action_mask=None):
+    def act(self, observations, deterministic=True, seed=None, action_mask=None, state=None):
         """The action(s) the environment accepts, for one observation or a batch.
+
+        A policy with memory gives its state, too, for the next step of the same episode.
 
         Args:
             observations: One observation of the environment's space, or a batch of them.
@@ -234,13 +240,22 @@ class Acting(refusals.Refusals, Saved):
             seed: Of the sample; None takes the agent's random state, and moves it.
             action_mask: What is allowed, as the environment's `info["action_mask"]`, for one or for a batch; needed
                 where the agent was trained with such.
+            state: Of a policy with memory: what the last call gave, float32 [size] or [B, size]; None where episodes
+                begin.
 
         Returns:
-            One action, or a batch, as NumPy.
+            One action, or a batch, as NumPy; of a policy with memory, `(action, state)`.
 
         Raises:
-            ValueError: If the agent is not built, an observation is none of its space or not finite, or what the
-                policy makes of it is not finite.
+            ValueError: If the agent is not built, an observation is none of its space or not finite, the state is not
+                the policy's, or what the policy makes of them is not finite.
+
+        >>> import gymnasium as gym
+        >>> import kerasrl_pg as pg
+        >>> agent = pg.PPO(networks=pg.Networks(memory=pg.models.GRU(8)), seed=0)
+        >>> agent.bind(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2))
+        >>> action, state = agent.act([0.1, 0.2, 0.3])
+        >>> action, state = agent.act([0.2, 0.2, 0.3], state=state)
         """
         self._assert_built("act")
         spec = self.observation_spec
@@ -249,9 +264,27 @@ class Acting(refusals.Refusals, Saved):
         flat = spec.read(observations if batched else [observations], size if batched else 1, _given, rows=not batched)
         spec.check_finite(flat, _given)
         seed = (self.next_seed() if seed is None else tf.constant([int(seed), 0])) if not deterministic else None
-        log_probs, env_actions = self._act(flat, size, seed, self._allowed(flat, size, action_mask))
+        starts, memory = self._recalled(size, state)
+        log_probs, env_actions, memory = self._act(
+            flat, size, seed, self._allowed(flat, size, action_mask), starts, memory
+        )
         check_policy(log_probs, env_actions, _given)
-        return env_actions if batched else tf.nest.map_structure(lambda x: x[0], env_actions)
+        answer = env_actions if isinstance(memory, tuple) else (env_actions, memory)
+        return answer if batched else tf.nest.map_structure(lambda x: x[0], answer)
+
+    def _recalled(self, size, state):
+        """`(starts, memory)` of `act`, of the policy alone; `()` of both without memory."""
+        remembered, rows = self.actor_critic.policy_memory_size, size or 1
+        if state is not None:
+            state = np.asarray(state, np.float32)
+            wanted = (remembered,) if size is None else (size, remembered)
+            if not remembered or state.shape != wanted:
+                wanted = f"of shape {wanted}" if remembered else "None for a policy without memory"
+                raise ValueError(f"`state` must be {wanted}. Received: one of shape {state.shape}.")
+        if not remembered:
+            return (), ()
+        memory = np.zeros((rows, remembered), np.float32) if state is None else state.reshape(rows, remembered)
+        return np.full(rows, state is None), memory
 
     def _allowed(self, observations, size, action_mask):
         """The masks of `act`, bool [B, ...], or None."""
@@ -272,21 +305,24 @@ class Acting(refusals.Refusals, Saved):
             raise ValueError(f"`action_mask` must allow something. Received: none {_given(int(nothing.argmax()))}.")
         return masks
 
-    def _act(self, observations, size, seed, masks):
-        """`(log_probs, env_actions)` of a batch of observations, or of a single one where `size` is None."""
+    def _act(self, observations, size, seed, masks, starts, memory):
+        """`(log_probs, env_actions, memory)` of a batch of observations, or of a single one where `size` is None."""
         if size is None:  # The one size that is asked for again and again, and worth a program of its own.
             actor = self.actor(1, seed is None, masks is not None)
             actor.sync()
+            actor.memory = memory
             with contextlib.suppress(ValueError):  # Of what is not finite, which is said below in words of `act`.
-                return actor(observations, seed if seed is None else self.noise_program((1,))(seed).numpy(), masks)[1:]
-        inputs = Inputs(tf.nest.map_structure(tf.constant, observations), () if masks is None else masks)
-        distribution = self.actor_critic.distribution(inputs)
+                noise = seed if seed is None else self.noise_program((1,))(seed).numpy()
+                return *actor(observations, noise, masks, None if actor.memory_size == 0 else starts)[1:], actor.memory
+        inputs = Inputs(observations, () if masks is None else masks, starts, memory)
+        distribution, memory = self.actor_critic.step(tf.nest.map_structure(tf.constant, inputs))
         if seed is None:
             actions = distribution.mode()
         else:
             actions = self.head.sample(distribution, self.head.noise(seed, (size or 1,)))
         env_actions = tf.nest.map_structure(lambda x: x.numpy(), self.head.to_env(actions))
-        return tf.cast(distribution.log_prob(actions), tf.float32).numpy(), env_actions
+        log_probs = tf.cast(distribution.log_prob(actions), tf.float32).numpy()
+        return log_probs, env_actions, tf.nest.map_structure(lambda x: x.numpy(), memory)
 
     def predict_step(self, data):
         """Keras's hook: the deterministic actions for a batch of observations."""
@@ -297,9 +333,15 @@ class Acting(refusals.Refusals, Saved):
         """Keras's `predict`: the deterministic actions for a batch of observations; see `act`.
 
         Raises:
-            ValueError: If the agent is not built, `x` is one observation, or masks would have to come beside it.
+            ValueError: If the agent is not built, `x` is one observation, or masks or memory would have to come
+                beside it.
         """
         self._assert_built("predict")
+        if self.actor_critic.policy_memory_size:
+            raise ValueError(
+                "`predict` must be of a policy without memory. Received: one that remembers the steps of an episode. "
+                "Call `act(x, state=...)`."
+            )
         if self.action_masks == "info":
             raise ValueError(
                 "`predict` must be of an agent whose observations say what is allowed. Received: one that was trained "

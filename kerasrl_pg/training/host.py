@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.compilation_cache import first_call
-from kerasrl_pg.rollouts.records import Packing
+from kerasrl_pg.rollouts.packing import Packing
 
 
 class HostTraining:

@@ -7,6 +7,7 @@ import tensorflow as tf
 from kerasrl_pg.callbacks import Budget, FitCallbacks, Progress, as_list
 from kerasrl_pg.checks import check_whole, knows_its_arguments
 from kerasrl_pg.envs.compiled import check_contract
+from kerasrl_pg.models.memory import Recurrent
 from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.actor import has_convolutions
 from kerasrl_pg.rollouts.collect import Collector
@@ -36,7 +37,8 @@ class Trainer(Acting):
                 REINFORCE does, None is a second `optimizer` of the same settings, whose steps, bias corrections and
                 schedule count the critic's updates alone.
             jit_compile: Whether to compile `train_step` with XLA. "auto": yes, but not for convolutions on CPU, where
-                XLA was measured twice as slow.
+                XLA was measured twice as slow, nor for recurrent policies of NPG and TRPO, whose sequences would be
+                written out step by step, which takes minutes to compile.
             run_eagerly: Run everything in Python, for debugging.
             steps_per_execution: Iterations between two looks at the callbacks, at least 1; what is learned does not
                 depend on it. On a compiled environment they are one call of one program, which pays where iterations
@@ -88,15 +90,18 @@ class Trainer(Acting):
             optimizer.build(variables)
 
     @property
-    def _compiled_with_xla(self):
+    def compiled_with_xla(self):
+        """Whether programs are compiled with XLA, as `jit_compile` says."""
         if self._jit_setting != "auto":
             return bool(self._jit_setting)
+        if self.differentiates_twice and any(isinstance(m, Recurrent) for m in self.actor_critic.memories):
+            return False
         on_cpu = not tf.config.list_physical_devices("GPU")
         return not (on_cpu and any(has_convolutions(m) for m in self.actor_critic.models))
 
     def program(self, key, make):
         """A compiled program of this agent, made once; see `Programs.get`."""
-        return self._rooms.programs.get(key, make, self._compiled_with_xla, self.run_eagerly)
+        return self._rooms.programs.get(key, make, self.compiled_with_xla, self.run_eagerly)
 
     @property
     def programs(self):
@@ -243,11 +248,13 @@ class Trainer(Acting):
             self._note_masks(networks.mask_key is not None or compiled.gives_masks(world.env, networks.head))
 
             def players():
-                kept = self._rooms.episodes.of(world.env, carry) if seed is None else None
+                kept = None
+                if seed is None:
+                    kept = self._rooms.episodes.of(world.env, carry, networks.memory_size)
                 if kept is None and carry is not None:
                     carry.assign(tf.zeros(n))
                 first = self.next_seed() if kept is None and seed is None else tf.constant([seed or 0, 0])
-                return compiled.start(world.env, first) if kept is None else kept
+                return compiled.start(world.env, first, networks.memory_size) if kept is None else kept
 
             return CompiledTraining(
                 world.env,
@@ -264,7 +271,7 @@ class Trainer(Acting):
         if carry is not None:
             carry.assign(tf.zeros(n))
         noise = Noise(self.noise_program, self.seed, horizon, n)
-        actor = self._actor_for(n, deterministic=False)
+        actor = self._actor_for(n, deterministic=False, learning=True)
         spec, head = networks.spec, networks.head
         collector = Collector(
             world.env, spec, head, actor, noise, horizon, self.episodes_per_env, seed, networks.mask_key

@@ -73,7 +73,7 @@ def test_convolutions_are_not_compiled_by_xla_on_a_cpu():
         agent = pg.PPO(seed=0)
         agent.compile()
         agent.bind(space, gym.spaces.Discrete(2))
-        return agent._compiled_with_xla
+        return agent.compiled_with_xla
 
     on_cpu = not tf.config.list_physical_devices("GPU")
     assert compiled(SPACES["vector"])

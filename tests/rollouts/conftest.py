@@ -74,7 +74,7 @@ class FixedActor:
     def __init__(self, num_envs, log_probs=0.0):
         self.num_envs, self.log_probs, self.noises = num_envs, log_probs, []
 
-    masked = False
+    masked, memory_size = False, 0
 
     def sync(self, place="rollout"):
         pass
