@@ -7,7 +7,7 @@ from kerasrl_pg.envs.classic_control import Acrobot, CartPole, MountainCar, Moun
 from kerasrl_pg.envs.compiled import CompiledEnv, Transition, check_contract
 from kerasrl_pg.envs.spaces import ObservationSpec, space_from_config, space_to_config
 from kerasrl_pg.envs.vector import Stepper, make_vector_env
-from kerasrl_pg.envs.worlds import Catch, Corridor, TabularMDP
+from kerasrl_pg.envs.worlds import Catch, Corridor, TabularMDP, TMaze
 from kerasrl_pg.envs.wrappers import mask_observations, repeat_actions, time_limit
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "ObservationSpec",
     "Pendulum",
     "Stepper",
+    "TMaze",
     "TabularMDP",
     "Transition",
     "check_contract",

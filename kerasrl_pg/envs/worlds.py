@@ -215,6 +215,65 @@ class Catch(CompiledEnv):
         return Transition(tf.stack([row, column, paddle], -1), rewards, landed)
 
 
+@dataclasses.dataclass(frozen=True)
+class TMaze(CompiledEnv):
+    """A corridor at whose beginning a sign says which way to turn at its end: a question of memory alone.
+
+    Action 0 goes forward, 1 and 2 turn left and right. Forward in the corridor costs nothing; a turn there, and
+    standing still at the junction, cost 1 / length. A turn at the junction ends the episode, with reward 1 where it is
+    what the sign said, else 0. So the best return is 1, and 0.5 for a policy that sees the present only. The
+    observation is the sign (-1 or 1 in the first place, else 0) and whether this is the junction.
+
+    Args:
+        num_envs: N.
+        max_episode_steps: 200: ours, four times the way.
+        length: Steps from the sign to the junction, at least 1.
+
+    Raises:
+        ValueError: If `length` is below 1.
+
+    Source: Bakker 2002, "Reinforcement learning with long short-term memory", section 4.1; the rewards on the way after
+    the passive T-maze of Ni et al. 2023 (arXiv 2307.03864), so that only the turn has to be found out.
+
+    >>> maze = TMaze(length=2)
+    >>> state = maze.reset(tf.constant([[0.2], [0.7]]))
+    >>> maze.observe(state).numpy().tolist()
+    [[-1.0, 0.0], [1.0, 0.0]]
+    >>> junction = tf.constant([[2, -1], [2, 1]])
+    >>> maze.step(junction, tf.constant([1, 1]), tf.zeros((2, 0))).rewards.numpy()
+    array([1., 0.], dtype=float32)
+    """
+
+    max_episode_steps: int | None = 200
+    length: int = 50
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gym.spaces.Discrete(3)
+    reset_noise = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_whole("length", self.length)
+
+    def reset(self, noise):
+        sign = tf.where(noise[:, 0] < 0.5, -1, 1)
+        return tf.stack([tf.zeros_like(sign), sign], -1)
+
+    def observe(self, state):
+        place, sign = tf.unstack(state, axis=-1)
+        shown, junction = tf.where(place == 0, sign, 0), place == self.length
+        return tf.stack([tf.cast(shown, tf.float32), tf.cast(junction, tf.float32)], -1)
+
+    def step(self, state, actions, noise):
+        place, sign = tf.unstack(state, axis=-1)
+        forward, junction = actions == 0, place == self.length
+        over = junction & ~forward
+        right = tf.where(actions == 1, -1, 1) == sign
+        rewards = tf.where(over, tf.where(right, 1.0, 0.0), tf.where(forward & ~junction, 0.0, -1.0 / self.length))
+        place = tf.where(forward, tf.minimum(place + 1, self.length), place)
+        return Transition(tf.stack([place, sign], -1), rewards, over)
+
+
 def whole_number(noise, count):
     """Uniform whole numbers 0 ... count - 1.
 

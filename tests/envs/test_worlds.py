@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasrl_pg.envs import Catch, Corridor, TabularMDP
+from kerasrl_pg.envs import Catch, Corridor, TabularMDP, TMaze
 from kerasrl_pg.envs.worlds import whole_number
 from kerasrl_pg.ops import random
 
@@ -156,3 +156,19 @@ def test_catch_is_bsuites_by_default():
 def test_wrong_settings_are_refused(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize("turn, sign", [(1, -1), (2, 1)])
+def test_a_t_maze_asks_at_its_end_for_what_it_showed_at_its_beginning(turn, sign):
+    maze, state = TMaze(length=3), tf.constant([[0, -1], [0, 1]])
+    seen, total = [], np.zeros(2)
+    for action in (0, 0, 3 - turn, 0, 0, turn):
+        seen.append(maze.observe(state).numpy())
+        after = maze.step(state, tf.constant([action] * 2), tf.zeros((2, 0)))
+        state, total = after.state, total + after.rewards
+    np.testing.assert_array_equal(seen[0], [[-1, 0], [1, 0]])
+    np.testing.assert_array_equal(seen[1], 0)  # the same whatever the sign was
+    np.testing.assert_array_equal(seen[5], [[0, 1]] * 2)
+    assert after.terminated.numpy().all()
+    # A turn in the corridor and a step against the wall, a third each; then 1 or nothing.
+    np.testing.assert_allclose(total, [-2 / 3 + (sign == -1), -2 / 3 + (sign == 1)], atol=1e-6)
