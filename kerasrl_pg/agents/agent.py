@@ -210,6 +210,11 @@ class Agent(Trainer):
     def samples(self, rollout):
         """A rollout's rows as a loss sees them: `Samples` [T x N, ...]."""
         advantages, returns, values = self.credit(rollout)
+        if self.actor_critic.memories and isinstance(rollout.inputs.memory, tuple):
+            raise ValueError(
+                "`rollout.inputs.memory` must be what the agent's networks remembered before each step. Received: "
+                "none. Record it with an agent that has memory, or train one that has none."
+            )
         length = self.length_of_sequences(rollout.rewards.shape[0])
         inputs, actions, *rest = rows_of(
             (rollout.inputs, rollout.actions, values, advantages, returns, rollout.valid), length
