@@ -100,7 +100,9 @@ class Recurrent(Memory):
                 "`cell` must be a Keras cell, such as keras.layers.GRUCell(64), or a recurrent layer of one. "
                 f"Received: cell={cell!r}."
             )
-        self._rnn = keras.layers.RNN(_Restarting(cell), return_sequences=True, return_state=True, dtype=self.dtype_policy)
+        self._rnn = keras.layers.RNN(
+            _Restarting(cell), return_sequences=True, return_state=True, dtype=self.dtype_policy
+        )
 
     @property
     def cell(self):
@@ -219,7 +221,7 @@ class _Restarting(keras.layers.Layer):
         return outputs, list(states) if tf.nest.is_nested(states) else [states]
 
 
-def GRU(units, **kwargs):  # noqa: N802 - as Keras names its layers.
+def GRU(units, **kwargs):
     """A gated recurrent unit (Cho et al. 2014, arXiv 1406.1078) as a network's memory.
 
     Args:
@@ -235,7 +237,7 @@ def GRU(units, **kwargs):  # noqa: N802 - as Keras names its layers.
     return Recurrent(keras.layers.GRUCell(units, **kwargs))
 
 
-def LSTM(units, **kwargs):  # noqa: N802
+def LSTM(units, **kwargs):
     """A long short-term memory (Hochreiter and Schmidhuber 1997) as a network's memory.
 
     Args:

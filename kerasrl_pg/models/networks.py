@@ -70,8 +70,8 @@ class Networks:
     Raises:
         ValueError: If a width is below 1, the clip is not positive, a flag is neither True nor False, Keras does not
             know the activation, or an encoder is no kind.
-        TypeError: If `head` is no head, `memory` does not remember, `activation` or an encoder is a class, an encoder is a lambda, which no file
-            could name, or a layer cannot be made anew from its config.
+        TypeError: If `head` is no head, `memory` does not remember, `activation` or an encoder is a class, an encoder
+            is a lambda, which no file could name, or a layer cannot be made anew from its config.
 
     >>> import gymnasium as gym
     >>> networks = Networks(hidden_units=(8,))
