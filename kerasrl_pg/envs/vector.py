@@ -126,10 +126,10 @@ class Step(NamedTuple):
         rewards: [N], as the environment gave them; numbers of any dtype.
         terminated: bool [N], the episode ended in a terminal state.
         truncated: bool [N], the episode was cut (a time limit).
-        next_observations: the true next observations; at an episode's end the final one, never the reset one.
+        next_observations: The true next observations; at an episode's end the final one, never the reset one.
         ended: bool [N], terminated or truncated.
         valid: bool [N], False where the row is no transition but an environment's own reset step; None where all are.
-        observations: what the next action is chosen from. Both are arrays of the spec's shapes and dtypes.
+        observations: What the next action is chosen from. Both are arrays of the spec's shapes and dtypes.
         starts: bool [N], where they are an episode's first.
     """
 
