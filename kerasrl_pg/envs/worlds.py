@@ -69,7 +69,7 @@ class TabularMDP(CompiledEnv):
         num_envs: N.
         max_episode_steps: 100: ours.
         num_states, num_actions: S and A, at least 1.
-        branching: B, from 1 to S.
+        branching: b, from 1 to S.
         seed: Whole number of at least 0; equal fields make equal processes.
 
     Attributes:

@@ -214,7 +214,7 @@ def solve_fisher(fisher, gradient, damping=0.0):
     Args:
         fisher: float [P, P], symmetric, positive semidefinite up to rounding.
         gradient: float [P].
-        damping: C >= 0.
+        damping: c >= 0.
 
     Returns:
         float [P]; 0 where an entry of F or g is not finite. Eigenvalues of F below P times the

@@ -42,7 +42,7 @@ def clipped_squared_error(values, old_values, returns, value_clip):
         values: float [T, N], V(s_t). Gradients flow into it.
         old_values: float [T, N], V(s_t) before the update. No gradient flows into it.
         returns: float [T, N], the regression target. No gradient flows into it.
-        value_clip: C > 0, in the returns' unit.
+        value_clip: c > 0, in the returns' unit.
 
     Returns:
         float [T, N], in the returns' unit squared.
