@@ -116,7 +116,7 @@ def find(method, env):
     (True, None)
     """
     name = (method if isinstance(method, str) else method.__name__).lower()
-    for preset in ALL:
+    for preset in ALL.values():
         if (preset.method.__name__.lower(), preset.env) == (name, env):
             return preset
     return None
@@ -392,4 +392,5 @@ TRPO_INVERTED_DOUBLE_PENDULUM, NPG_INVERTED_DOUBLE_PENDULUM = (
     for method in (TRPO, NPG)
 )
 
-ALL = tuple(value for value in list(globals().values()) if isinstance(value, Preset))
+# Every preset by its name.
+ALL = {name: value for name, value in list(globals().items()) if isinstance(value, Preset)}

@@ -101,7 +101,9 @@ class Recurrent(Memory):
                 "`cell` must be a Keras cell, such as keras.layers.GRUCell(64), or a recurrent layer of one. "
                 f"Received: cell={cell!r}."
             )
-        self._rnn = keras.layers.RNN(_Restarting(cell), return_sequences=True, return_state=True, dtype=self.dtype_policy)
+        self._rnn = keras.layers.RNN(
+            _Restarting(cell), return_sequences=True, return_state=True, dtype=self.dtype_policy
+        )
 
     @property
     def cell(self):
@@ -220,7 +222,7 @@ class _Restarting(keras.layers.Layer):
         return outputs, list(states) if tf.nest.is_nested(states) else [states]
 
 
-def GRU(units, span=None, **kwargs):  # noqa: N802 - as Keras names its layers.
+def GRU(units, span=None, **kwargs):
     """A gated recurrent unit (Cho et al. 2014, arXiv 1406.1078) as a network's memory.
 
     Args:
@@ -240,7 +242,7 @@ def GRU(units, span=None, **kwargs):  # noqa: N802 - as Keras names its layers.
     return Recurrent(keras.layers.GRUCell(units, **kwargs))
 
 
-def LSTM(units, span=None, **kwargs):  # noqa: N802
+def LSTM(units, span=None, **kwargs):
     """A long short-term memory (Hochreiter and Schmidhuber 1997) as a network's memory.
 
     Args:
