@@ -5,6 +5,7 @@ A *move* is a pair of an optimizer and the variables that it moves; an agent's `
 
 import contextlib
 
+import keras
 import tensorflow as tf
 
 from kerasrl_pg.checks import Schedule
@@ -93,7 +94,7 @@ def descend(tape, loss, moves):
 
 
 def _apply(optimizer, gradients, variables):
-    if tf.distribute.has_strategy():
+    if tf.distribute.has_strategy() or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer.apply(gradients, variables)
         return
     # As seen from outside the one replica. Inside, Keras sums the gradients over all of one, by a custom gradient that
