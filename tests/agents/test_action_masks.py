@@ -162,7 +162,7 @@ def test_acting_obeys_and_wants_to_be_told(tmp_path):
             one.act(rows[0], action_mask=np.zeros(CHOICES, np.int8))
 
 
-@pytest.mark.parametrize("env", [Forbidding, InObservation])
+@pytest.mark.parametrize("env", [Forbidding, pytest.param(InObservation, marks=pytest.mark.slow)])
 def test_the_exported_policy_obeys(env, tmp_path):
     agent = made()
     agent.fit(env, num_envs=4, epochs=1, steps_per_epoch=1, verbose=0)
