@@ -1,5 +1,7 @@
 """Tiny environments whose solutions are known, shared by all tests."""
 
+import ctypes
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -7,6 +9,37 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import gymnasium as gym
 import numpy as np
 import pytest
+from tensorflow.python.eager import context
+from tensorflow.python.framework import ops
+
+try:
+    trim = ctypes.CDLL("libc.so.6").malloc_trim
+except (OSError, AttributeError):  # Another C library.
+    trim = id
+
+
+def pytest_collection_finish():
+    """What is imported stays; looking through it again and again for garbage takes longer than the garbage does."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def graphs_are_let_go():
+    """TensorFlow registers each custom gradient of a layer or optimizer for ever, and with it the graph it is in."""
+    yield
+    registry = ops.gradient_registry._registry
+    for name in [name for name in registry if name.startswith("CustomGradient-")]:
+        del registry[name]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def memory_is_given_back():
+    """Else a worker keeps what its largest files took."""
+    yield
+    gc.collect()
+    context.context().clear_kernel_cache()
+    trim(0)
 
 
 class Bandit(gym.Env):
@@ -77,7 +110,7 @@ def forever():
     return lambda: gym.wrappers.TimeLimit(Forever(), 10)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def walk():
     """Maker of the random walk, at most 20 steps."""
     return lambda: gym.wrappers.TimeLimit(Walk(), 20)

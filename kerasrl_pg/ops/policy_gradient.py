@@ -58,14 +58,17 @@ def gradient_discount(steps, gamma):
 MAX_LOG_RATIO = 30.0  # Ours: e^30 = 1e13, and the square of a gradient of a thousand such rows is finite in float32.
 
 
-@tf.custom_gradient
 def bounded_exp(x):
     """e^x up to `MAX_LOG_RATIO`, and e^`MAX_LOG_RATIO` beyond, with itself as slope there, too.
 
-    Where float32 overflows, a gradient of 0 (of a ratio that is clipped) would become 0 times infinity.
+    Where float32 overflows, a gradient of 0 (of a ratio that is clipped) would become 0 times infinity. Not by
+    `tf.custom_gradient`, which TensorFlow registers for ever, and with it the graph that it is called in.
     """
-    y = tf.exp(tf.minimum(x, MAX_LOG_RATIO))
-    return y, lambda upstream: upstream * y
+    x = tf.convert_to_tensor(x)
+    y, finite = tf.exp(tf.minimum(x, MAX_LOG_RATIO)), tf.minimum(x, x.dtype.max)
+    # 0, with the slope of 1 that the minimum above does not have beyond.
+    lost = tf.where(x > MAX_LOG_RATIO, finite - tf.stop_gradient(finite), tf.zeros_like(x))
+    return y * (1.0 + lost)
 
 
 def importance_ratio(log_probs, old_log_probs):

@@ -33,7 +33,12 @@ XLA, GRAPH, EAGER = {"jit_compile": True}, {"jit_compile": False}, {"run_eagerly
 
 @pytest.mark.parametrize(
     ("head", "mode"),
-    [*((head, GRAPH) for head in HEADS), ("gaussian_state_std", XLA), ("categorical", XLA), ("gaussian", EAGER)],
+    [
+        *((head, GRAPH) for head in HEADS),
+        pytest.param("gaussian_state_std", XLA, marks=pytest.mark.slow),
+        ("categorical", XLA),
+        ("gaussian", EAGER),
+    ],
 )
 def test_ratio_is_one_while_the_weights_are_the_old_ones(head, mode, bandit):
     """At learning rate 0 every minibatch is a first one: (r - 1) - log r is 0, and nothing is clipped.
