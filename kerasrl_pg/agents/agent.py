@@ -207,7 +207,7 @@ class Agent(Trainer):
         """`estimate`, the advantages standardised over the rollout where the settings say so."""
         advantages, returns, values = self.estimate(rollout)
         if self.normalize_advantages in (True, "batch"):
-            advantages = ops.standardize(advantages, rollout.valid)
+            advantages = ops.standardize(advantages, rollout.valid, returns=returns)
         return advantages, returns, values
 
     def estimate(self, rollout):

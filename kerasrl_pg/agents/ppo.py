@@ -122,7 +122,7 @@ class PPO(Agent):
         """The class's step 3 on the `Samples` of a minibatch."""
         clip_ratio, advantages = self.scheduled(self.clip_ratio), samples.advantages
         if self.normalize_advantages == "minibatch":
-            advantages = ops.standardize(advantages, samples.valid)
+            advantages = ops.standardize(advantages, samples.valid, returns=samples.returns)
         distribution, value_distribution = self.forward(samples.inputs)
         log_probs = distribution.log_prob(samples.actions)
         ratio = ops.importance_ratio(log_probs, samples.old_log_probs)
