@@ -19,8 +19,11 @@ EXTRAS = {"gymnasium.envs.box2d": "Box2D", "gymnasium.envs.mujoco": "mujoco"}
 @pytest.fixture(params=NAMES)
 def preset(request):
     preset = presets.ALL[request.param]
+    package, _, name = preset.env.rpartition(":")
+    if package:
+        pytest.importorskip(package, reason=f"{preset.env} needs {package}")
     for family, package in EXTRAS.items():
-        if gym.spec(preset.env).entry_point.startswith(family):
+        if gym.spec(name).entry_point.startswith(family):
             pytest.importorskip(package, reason=f"{preset.env} needs {package}")
     return preset
 

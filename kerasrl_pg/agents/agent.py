@@ -218,10 +218,10 @@ class Agent(Trainer):
         return Samples(inputs, actions, self.actor_critic.distribution(inputs).log_prob(actions), *rest)
 
     def credit(self, rollout):
-        """`estimate`, the advantages standardised over the rollout where the settings say so."""
+        """`estimate`, the advantages standardised over the rollout, beside its returns, where the settings say so."""
         advantages, returns, values = self.estimate(rollout)
         if self.normalize_advantages in (True, "batch"):
-            advantages = ops.standardize(advantages, rollout.valid)
+            advantages = ops.standardize(advantages, rollout.valid, returns=returns)
         return advantages, returns, values
 
     def estimate(self, rollout):

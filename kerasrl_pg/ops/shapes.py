@@ -164,11 +164,11 @@ def shrinking(x, valid=None):
     return tf.where(tf.reduce_max(sizes) < 2.0**50, 1.0, 2.0**-80)
 
 
-def standardize(x, valid=None, mean=None, epsilon=1e-8):
+def standardize(x, valid=None, mean=None, epsilon=1e-8, returns=None, floor=1e-3):
     """Shift and scale to mean 0 and standard deviation 1, as is done to advantages.
 
-    (x - mean) / max(std, ε), with the population's std. A batch of one, or of equal numbers,
-    gives zeros, not NaN.
+    (x - mean) / max(std, ε, c rms(R)), with the population's std. A batch of one, or of equal
+    numbers, gives zeros, not NaN. Where the std is the greatest of the three, R changes no bit.
 
     Args:
         x: Float tensor of any shape, usually [T, N] or a minibatch [B].
@@ -177,6 +177,13 @@ def standardize(x, valid=None, mean=None, epsilon=1e-8):
         epsilon: Floor of the std, in x's unit. 1e-8 is what PPO2 adds to the std (Dhariwal et
             al. 2017, OpenAI Baselines, ppo2/model.py); a floor is ours, because it leaves the
             std of every ordinary batch at 1.
+        returns: R, float tensor of x's shape and unit, what the advantages x are differences of;
+            None for no floor but ε.
+        floor: c, the least std as a share of the root mean square of R. 1e-3, ours, because a
+            solved task leaves advantages that are the critic's error alone (10⁻⁶ to 10⁻⁴ of R on
+            MiniGrid and CartPole), which at std 1 undo the policy; while there is something to
+            learn the std is 2 10⁻³ of R and more (CartPole, Pendulum, MuJoCo). A share, so that
+            the scale of rewards does not matter.
 
     Returns:
         float32 tensor of x's shape, without unit.
@@ -188,11 +195,19 @@ def standardize(x, valid=None, mean=None, epsilon=1e-8):
     array([-1.342, -0.447,  0.447,  1.342], dtype=float32)
     >>> standardize(tf.constant([7.0])).numpy()
     array([0.], dtype=float32)
+    >>> standardize(tf.constant([1e-6, -1e-6]), returns=tf.constant([1.0, 1.0])).numpy().round(4)
+    array([ 0.001, -0.001], dtype=float32)
     """
-    check_same_shape(x=x, valid=valid)
+    check_same_shape(x=x, valid=valid, returns=returns)
     x = tf.cast(x, tf.float32)
     unit = shrinking(x, valid)
     x *= unit
     own_mean, variance, _ = masked_moments(x, valid)
-    standard = (x - (own_mean if mean is None else mean * unit)) / tf.maximum(tf.sqrt(variance), epsilon)
+    least = epsilon
+    if returns is not None:
+        returns = tf.cast(returns, tf.float32)
+        small = shrinking(returns, valid)
+        rms = tf.sqrt(masked_mean(tf.square(small * returns), valid))
+        least = tf.maximum(least, floor * (unit / small) * rms)
+    standard = (x - (own_mean if mean is None else mean * unit)) / tf.maximum(tf.sqrt(variance), least)
     return standard if valid is None else tf.where(valid, standard, 0.0)

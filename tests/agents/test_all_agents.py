@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_constrained import ACTIONS, rollout
 
 import kerasrl_pg as pg
 
@@ -389,3 +390,14 @@ def test_a_lone_advantage_is_not_standardised(method, settings, num_envs, walk):
     before = weights(agent)
     agent.fit(walk, epochs=1, steps_per_epoch=1, num_envs=num_envs, verbose=0)
     assert not same(before, weights(agent)[: len(before)])
+
+
+@every_agent
+def test_the_critics_error_alone_is_not_scaled_to_one(name):
+    """Advantages of 1e-6 of the returns are noise, of any method."""
+    agent = MAKERS[name](normalize_advantages="batch" if name == "ppo" else True)
+    data = rollout(np.random.default_rng(0))
+    agent.bind(gym.spaces.Box(-np.inf, np.inf, (3,)), ACTIONS)
+    ones = tf.ones_like(data.rewards)
+    agent.estimate = lambda data: (1e-6 * data.rewards, ones, ones)
+    assert 0.0 < np.std(agent.credit(data)[0]) < 0.01

@@ -124,7 +124,10 @@ def vectors():
     yield "compiled", lambda: Compiled(num_envs=2)
 
 
-@pytest.mark.parametrize("networks", [NETWORKS, pg.Networks((6,), memory=History(3), shared=True)], ids=["gru", "shared"])
+SHARED = pg.Networks((6,), memory=History(3), shared=True)
+
+
+@pytest.mark.parametrize("networks", [NETWORKS, SHARED], ids=["gru", "shared"])
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in vectors()])
 def test_what_is_remembered_is_the_episode_and_nothing_else(make, networks):
     env = make()
@@ -328,7 +331,7 @@ def test_settings_and_states_that_mean_nothing_are_refused():
         agent.bind(Episodes.observation_space, Episodes.action_space)
     agent = pg.PPO(horizon=8, minibatch_size=12, networks=NETWORKS, sequence_length=8, seed=0)
     agent.compile()
-    with pytest.raises(ValueError, match="`sequence_length` must divide.*sequence_length=8, 8 steps, minibatch_size=12"):
+    with pytest.raises(ValueError, match="`sequence_length` must divide.*=8, 8 steps, minibatch_size=12"):
         agent.fit(Episodes, total_steps=240, num_envs=3, verbose=0)
     with pytest.raises(ValueError, match=r"`state` must be of shape \(5,\). Received: one of shape \(4,\)"):
         agent.act(np.zeros(3), state=np.zeros(4))

@@ -195,6 +195,19 @@ def test_advantage_normalisation_switches(kind):
     assert (abs(float(logs["policy_loss"])) < 1e-6) == (kind == "minibatch")
 
 
+@pytest.mark.parametrize("kind", ["minibatch", "batch"])
+def test_the_critics_error_alone_is_not_scaled_to_one(kind):
+    """Where advantages are 1e-6 of the returns, other ratios than 1 make no loss of size 1."""
+    agent, data = ppo(normalize_advantages=kind), rollout(np.random.default_rng(0))
+    agent.bind(gym.spaces.Box(-np.inf, np.inf, (3,)), ACTIONS)
+    noise, ones = 1e-6 * np.sign(data.rewards), np.ones_like(data.rewards)
+    agent.estimate = lambda data: (tf.constant(noise), tf.constant(ones), tf.constant(ones))
+    rows = agent.samples(data)
+    rows = rows._replace(old_log_probs=rows.old_log_probs + 0.5 * rows.advantages / tf.reduce_max(rows.advantages))
+    loss = abs(float(agent.loss(rows)[1]["policy_loss"]))
+    assert 0.0 < loss < 1e-3
+
+
 def test_reward_scaling_and_clipping_leave_the_reported_returns_raw(bandit):
     env = bandit(SPACE)
     plain, scaled = ppo(), ppo(reward_scaling=True, reward_clip=0.01)
