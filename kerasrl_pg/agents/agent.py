@@ -35,6 +35,15 @@ def check_action_masks(name, value):
         )
 
 
+def check_remembered(rollout, memories):
+    """Refuses a rollout without memory where networks remember; `memories` are the layers that do."""
+    if memories and isinstance(rollout.inputs.memory, tuple):
+        raise ValueError(
+            "`rollout.inputs.memory` must be what the agent's networks remembered before each step. Received: "
+            "none. Record it with an agent that has memory, or train one that has none."
+        )
+
+
 class Agent(Trainer):
     """Base of all agents: a Keras model that is fitted on an environment.
 
@@ -203,15 +212,10 @@ class Agent(Trainer):
     def samples(self, rollout):
         """A rollout's rows as a loss sees them: `Samples` [T x N, ...]."""
         advantages, returns, values = self.credit(rollout)
-        if self.actor_critic.memories and isinstance(rollout.inputs.memory, tuple):
-            raise ValueError(
-                "`rollout.inputs.memory` must be what the agent's networks remembered before each step. Received: "
-                "none. Record it with an agent that has memory, or train one that has none."
-            )
+        check_remembered(rollout, self.actor_critic.memories)
         length = self.length_of_sequences(rollout.rewards.shape[0])
-        inputs, actions, *rest = rows_of(
-            (rollout.inputs, rollout.actions, values, advantages, returns, rollout.valid), length
-        )
+        rows = rollout.inputs, rollout.actions, values, advantages, returns, rollout.valid
+        inputs, actions, *rest = rows_of(rows, length)
         if length > 1:  # What was remembered before the first step of each.
             inputs = inputs._replace(memory=inputs.memory[::length])
         # The ratio compares two runs of one model, so that it is 1, up to rounding, before the first step.
