@@ -37,7 +37,10 @@ def make_agent(case):
         "seed": case["seed"],
     }
     rate, norm = case["learning_rate"], case["max_grad_norm"]
-    if case["algorithm"] == "ppo":
+    if case["algorithm"] == "recurrent_ppo":
+        arguments["policy"], arguments["critic"] = recurrent(case)
+        arguments["sequence_length"] = case.get("sequence_length")
+    if case["algorithm"] != "a2c":
         agent = pg.PPO(
             update_epochs=case["update_epochs"],
             minibatch_size=case["minibatch_size"],
@@ -50,6 +53,25 @@ def make_agent(case):
         # The peers' epsilon, 1e-5, stands beside the root; Keras adds its own under the root.
         agent.compile(keras.optimizers.RMSprop(rate, 0.99, epsilon=1e-10, global_clipnorm=norm))
     return agent
+
+
+def recurrent(case):
+    """The peer's two networks for CartPole: an LSTM, and behind it 64 x 64 tanh."""
+
+    def trunk():
+        x = observation = keras.Input((2,))
+        x = pg.models.LSTM(case["lstm_units"])(x)
+        for _ in range(2):
+            x = keras.layers.Dense(64, "tanh", kernel_initializer=keras.initializers.Orthogonal(2.0**0.5))(x)
+        return observation, x
+
+    keras.utils.set_random_seed(case["seed"])
+    observation, x = trunk()
+    policy = keras.Model(
+        observation, pg.heads.Categorical(2, kernel_initializer=keras.initializers.Orthogonal(0.01))(x)
+    )
+    observation, x = trunk()
+    return policy, keras.Model(observation, pg.heads.NormalValue()(x))
 
 
 def main(case):

@@ -38,35 +38,44 @@ SETTINGS = {
 }
 
 
+ONE_THREAD = {side: {name: choices[name] for name in list(choices)[:1]} for side, choices in SETTINGS.items()}
+
+
 def run(side, case, peers_python, setting=((), ())):
-    """One measured process; its report as a dictionary."""
+    """One measured process, which finds `games.py`; its report as a dictionary."""
     arguments, variables = setting
     program = "ours_run.py" if side == "ours" else f"peers/{side}_run.py"
     python = sys.executable if side == "ours" else peers_python
     command = [str(python), str(HERE / program), json.dumps(case), *arguments]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **dict(variables)}
+    places = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": places, "TF_CPP_MIN_LOG_LEVEL": "2", **dict(variables)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(f"{shlex.join(command)} must end well. Received:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(case, sides, repeats, peers_python, show):
-    """Tries the settings, then alternates the sides; returns what the table needs."""
+def show(what, report):
+    print(f"{what}: {report['steps_per_second']:,.0f} steps/s", flush=True)
+
+
+def measure(case, sides, repeats, peers_python, choices=SETTINGS):
+    """Tries the settings where there is a choice, then alternates the sides; returns what the table needs."""
     host = machine()
     trials, settings = {}, {}
     for side in sides:
         trials[side] = {}
-        for name, setting in SETTINGS[side].items():
-            trials[side][name] = run(side, {**case, "seed": 0}, peers_python, setting)
-            show(f"trial, {side}, {name}", trials[side][name])
-        best = max(trials[side], key=lambda name: trials[side][name]["steps_per_second"])
-        settings[side] = SETTINGS[side][best]
+        for name, setting in choices[side].items():
+            if len(choices[side]) > 1:
+                trials[side][name] = run(side, {**case, "seed": 0}, peers_python, setting)
+                show(f"trial, {side}, {name}", trials[side][name])
+        best = max(choices[side], key=lambda name: trials[side].get(name, {}).get("steps_per_second", 0))
+        settings[side] = best
     runs = {side: [] for side in sides}
     for repeat in range(repeats):
         # Turned round every other time, so that no side always follows the same one.
         for side in sides if repeat % 2 == 0 else sides[::-1]:
-            report = run(side, {**case, "seed": repeat}, peers_python, settings[side])
+            report = run(side, {**case, "seed": repeat}, peers_python, choices[side][settings[side]])
             runs[side].append(report)
             show(f"repeat {repeat + 1}, {side}", report)
     rates = {side: [report["steps_per_second"] for report in runs[side]] for side in sides}
@@ -84,11 +93,11 @@ def measure(case, sides, repeats, peers_python, show):
     return {
         "case": case,
         "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/throughput.py", *recorded]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *recorded]),
         "machine": host,
         "versions": {side: runs[side][0]["versions"] for side in sides},
         "trials": trial_rates,
-        "settings": {side: max(rates, key=rates.get) for side, rates in trial_rates.items()},
+        "settings": settings,
         "runs": runs,
         "median": {side: statistics.median(values) for side, values in rates.items()},
         "ratio": {side: {"median": statistics.median(r), "min": min(r), "max": max(r)} for side, r in pairs.items()},
@@ -111,11 +120,11 @@ def machine():
     }
 
 
-def table(name, result):
+def table(name, result, names=NAMES):
     """One case as Markdown."""
     case, host = result["case"], result["machine"]
     lines = [
-        f"## {name}: {case['algorithm'].upper()} on {case['env']}, "
+        f"## {name}: {case['algorithm'].upper().replace('_', ' ')} on {case['env']}, "
         f"{case['num_envs']} environments x {case['horizon']} steps",
         "",
         "| side | env steps/s, median | lowest ... highest | ours / theirs, median of pairs "
@@ -130,10 +139,11 @@ def table(name, result):
         ends = statistics.median(report["last_returns"] for report in reports)
         setting = f" ({result['settings'][side]})" if side in result["settings"] else ""
         lines.append(
-            f"| {NAMES[side]}{setting} | {result['median'][side]:,.0f} | "
-            f"{min(rates):,.0f} ... {max(rates):,.0f} | {ratio} | {ends:.0f} |"
+            f"| {names[side]}{setting} | {result['median'][side]:,.0f} | "
+            f"{min(rates):,.0f} ... {max(rates):,.0f} | {ratio} | {ends:.4g} |"
         )
-    told = ", ".join(f"{key} {value}" for key, value in case.items() if key not in ("env", "steps"))
+    told = ", ".join(f"{key} {value}" for key, value in case.items() if key not in ("env", "steps", "networks"))
+    networks = case.get("networks", "64 x 64 tanh, policy and value separate")
     versions = [f"{k} {v}" for side in result["versions"].values() for k, v in side.items()]
     lines += [
         "",
@@ -143,7 +153,7 @@ def table(name, result):
         f"{result['date']}, {host['cpu']}, {host['cpus']} CPUs, load average "
         f"{host['load_average']:.1f} before it began, Python {host['python']}.",
         "",
-        f"Told to each side: {told}; networks 64 x 64 tanh, policy and value separate.",
+        f"Told to each side: {told}; networks {networks}.",
         "",
         f"Versions: {', '.join(dict.fromkeys(versions))}.",
         "",
@@ -168,9 +178,6 @@ def main():
             f"one. Received: {arguments.peers_python}."
         )
 
-    def show(what, report):
-        print(f"{what}: {report['steps_per_second']:,.0f} steps/s", flush=True)
-
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "throughput.json"
     results = json.loads(path.read_text()) if path.exists() else {}
@@ -180,7 +187,7 @@ def main():
             case["steps"] = arguments.steps
         sides = ["ours", "sb3"] + ["sbx"] * (case["algorithm"] == "ppo")  # SBX has no A2C
         print(name, flush=True)
-        results[name] = measure(case, sides, arguments.repeats, arguments.peers_python, show)
+        results[name] = measure(case, sides, arguments.repeats, arguments.peers_python)
         results = {name: results[name] for name in CASES if name in results}
         path.write_text(json.dumps(results, indent=1) + "\n")
         text = "# Throughput\n\n" + "\n".join(table(name, results[name]) for name in results)

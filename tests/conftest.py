@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -24,22 +25,30 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def resident():
+    """Bytes of this process's memory, or 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
 @pytest.fixture(autouse=True)
-def graphs_are_let_go():
-    """TensorFlow registers each custom gradient of a layer or optimizer for ever, and with it the graph it is in."""
+def memory_is_given_back():
+    """After each test that has taken much; else a worker keeps what its largest tests took."""
     yield
+    # TensorFlow registers each custom gradient, of a layer say, for ever, and with it the graph it is in.
     registry = ops.gradient_registry._registry
     for name in [name for name in registry if name.startswith("CustomGradient-")]:
         del registry[name]
+    if resident() > kept["bytes"] + 2**27:
+        gc.collect()
+        context.context().clear_kernel_cache()
+        trim(0)
+        kept["bytes"] = resident()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def memory_is_given_back():
-    """Else a worker keeps what its largest files took."""
-    yield
-    gc.collect()
-    context.context().clear_kernel_cache()
-    trim(0)
+kept = {"bytes": 0}  # After it was last given back.
 
 
 class Bandit(gym.Env):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_all_agents import MAKERS, one_of_each_family, same, slow, some_agents, weights
+from test_all_agents import MAKERS, one_of_each_family, same, slow, weights
 
 import kerasrl_pg as pg
 from kerasrl_pg.envs import CompiledEnv, Transition
@@ -72,7 +72,7 @@ def fitted(name, iterations=4, compile_kwargs=None, env=None, **kwargs):
     return agent
 
 
-@some_agents("a2c", "ppo")
+@pytest.mark.parametrize("name", ["a2c", "ppo", *(pytest.param(n, marks=slow) for n in ("reinforce_value", "trpo"))])
 def test_steps_per_execution_changes_nothing(name):
     one, three = fitted(name), fitted(name, compile_kwargs={"steps_per_execution": 3})
     assert same(weights(one), weights(three))
@@ -100,7 +100,7 @@ def test_continuous_actions_too(method, head):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-@some_agents("a2c", "trpo")
+@pytest.mark.parametrize("name", ["a2c", "trpo", *(pytest.param(n, marks=slow) for n in ("reinforce_value", "ppo"))])
 def test_eager_graph_and_xla_agree(name):
     """Every agent's update is compared on the host; here, the ways to collect."""
     settings = [{"jit_compile": True}, {"jit_compile": False}]

@@ -169,7 +169,13 @@ RIGS = {
 
 
 @pytest.mark.parametrize(
-    ("rig", "mode"), [*((rig, "graph") for rig in RIGS), ("downhill", "eager"), ("downhill", "xla"), ("nan", "xla")]
+    ("rig", "mode"),
+    [
+        *((rig, "graph") for rig in RIGS),
+        ("downhill", "eager"),
+        pytest.param("downhill", "xla", marks=pytest.mark.slow),
+        ("nan", "xla"),
+    ],
 )
 def test_a_bad_step_is_taken_back_bit_by_bit(rig, mode):
     rig, max_kl = RIGS[rig]

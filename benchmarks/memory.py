@@ -1,0 +1,211 @@
+"""What memory gives, and what it costs beside Stable-Baselines3-Contrib's RecurrentPPO.
+
+    make bench-peers
+    .venv/bin/python benchmarks/memory.py
+    .venv/bin/python benchmarks/memory.py --case=ppo-cartpole --seeds=5
+    .venv/bin/python benchmarks/memory.py --case=speed --repeats=3
+
+Learning: compiled environments of which the policy does not see the velocities. Every (case, seed) is a process of its
+own, with one TensorFlow thread, which trains and then plays 100 deterministic episodes; each finished run is written to
+`results/memory.json` at once, and not run again. Speed: `throughput.py`'s alternating runs, with one thread a side. At
+the end `results/memory.md` is made from both.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from records import Records, origin, run_all, run_apart
+from throughput import NAMES, ONE_THREAD, machine, measure
+from throughput import table as speed_table
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "memory.json"
+SPEED_RESULTS = HERE / "results" / "memory_speed.json"
+EPISODES = 100
+CARTPOLE = ("CartPole-v1 without velocities", 200_000)
+PENDULUM = ("Pendulum-v1 without velocity", 300_000)
+# By case: method, environment and steps, seeds, the return to be reached, or None.
+CASES = {
+    "ppo-cartpole": ("PPO", *CARTPOLE, 5, 475),
+    "ppo-pendulum": ("PPO", *PENDULUM, 5, -250),
+    "trpo-cartpole": ("TRPO", *CARTPOLE, 5, 475),
+    "ppo-cartpole-memoryless": ("PPO", *CARTPOLE, 2, None),
+    "ppo-pendulum-memoryless": ("PPO", *PENDULUM, 2, None),
+}
+PPO = {"update_epochs": 10, "anneal_learning_rate": True}
+SETTINGS = {
+    "ppo-cartpole": {"horizon": 128, "minibatch_size": 256, "sequence_length": 64, **PPO},
+    "ppo-pendulum": {
+        "horizon": 200,
+        "minibatch_size": 400,
+        "sequence_length": 50,
+        "gamma": 0.9,
+        "reward_scaling": True,
+        **PPO,
+    },
+    "trpo-cartpole": {"horizon": 128, "minibatch_size": 128, "sequence_length": 64},
+}
+# Stable-Baselines3-Contrib's defaults for RecurrentPPO: in either network an LSTM, and behind it 64 x 64 tanh.
+SPEED_CASE = {
+    "algorithm": "recurrent_ppo",
+    "env": "games:CartPolePositions-v1",
+    "num_envs": 8,
+    "horizon": 128,
+    "lstm_units": 256,
+    "update_epochs": 10,
+    "minibatch_size": 128,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "learning_rate": 3e-4,
+    "clip_ratio": 0.2,
+    "entropy_coef": 0.0,
+    "value_coef": 0.5,
+    "max_grad_norm": 0.5,
+    "warmup": 1,
+    "steps": 4096,
+    "networks": "an LSTM of 256, and behind it 64 x 64 tanh, policy and value separate",
+}
+# Gradients go back through one length of ours, a divisor of the minibatch; of theirs through what a minibatch holds of
+# an episode, 128 steps at most.
+SPEED = {f"speed-{length}": {**SPEED_CASE, "sequence_length": length} for length in (16, 32, 128)}
+PEERS = {**NAMES, "sb3": "Stable-Baselines3-Contrib"}
+RECORDS = Records(RESULTS, lambda record: (list(CASES).index(record["case"]), record["seed"]))
+
+
+def make_agent(case, seed):
+    import keras
+
+    import kerasrl_pg as pg
+
+    settings = dict(SETTINGS[case.removesuffix("-memoryless")])
+    if case.endswith("-memoryless"):
+        networks = pg.Networks((64, 64))
+        settings.pop("sequence_length")
+    else:
+        networks = pg.Networks((64,), memory=pg.models.GRU(64))
+    method = CASES[case][0]
+    agent = getattr(pg, method)(networks=networks, seed=seed, **settings)
+    agent.compile(
+        keras.optimizers.Adam(1e-3, epsilon=1e-5, global_clipnorm=0.5)
+        if method == "PPO"
+        else keras.optimizers.Adam(1e-3)
+    )
+    return agent
+
+
+def make_env(case):
+    from kerasrl_pg import envs
+
+    if "cartpole" in case:
+        return envs.mask_observations(envs.CartPole(num_envs=8), keep=(0, 2))
+    return envs.mask_observations(envs.Pendulum(num_envs=8), keep=(0, 1))
+
+
+def train(case, seed):
+    """One run, in this process; its record."""
+    agent, env = make_agent(case, seed), make_env(case)
+    start = time.perf_counter()
+    history = agent.fit(env, total_steps=CASES[case][2], epochs=20, verbose=0).history
+    seconds = time.perf_counter() - start
+    return {
+        "case": case,
+        "seed": seed,
+        "evaluation": agent.evaluate(env, episodes=EPISODES, seed=1_000_000 + 1000 * seed),
+        "seconds": round(seconds, 1),
+        "env_steps": history["env_steps"],
+        "episode_return": history["episode_return"],
+        **origin(),
+    }
+
+
+def table(groups, speed):
+    """`memory.md`, from records by case."""
+    from kerasrl_pg.seeds import bootstrap_interval, interquartile_mean
+
+    lines = [
+        "# Memory",
+        "",
+        f"Return of the final policy: mean of {EPISODES} deterministic episodes a seed, on new environments with seeds "
+        "of their own; IQM with its 95 % bootstrap interval. Compiled environments, 8 at once; networks of a tanh "
+        "layer of 64 and a GRU of 64, without memory 64 x 64.",
+        "",
+        "| case | method, environment | steps | target | IQM [95 %] | worst | reached by | each seed | seconds a run |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
+    ]
+    for name, records in groups.items():
+        method, env, steps, wanted, target = CASES[name]
+        values = [record["evaluation"]["return"] for record in records]
+        told = f"{interquartile_mean(values):.1f}"
+        if len(values) > 1:
+            told += " [{:.1f}, {:.1f}]".format(*bootstrap_interval(values))
+        reached = "-" if target is None else f"{sum(value >= target for value in values)} of {len(values)}"
+        seeds = ", ".join(f"{record['seed']}: {value:.1f}" for record, value in zip(records, values, strict=True))
+        lines.append(
+            f"| {name} | {method}, {env} | {steps:,} | {'-' if target is None else target} | {told} "
+            f"| {min(values):.1f} | {reached}{'' if len(values) >= wanted else f', not yet {wanted}'} | {seeds} "
+            f"| {sum(record['seconds'] for record in records) / len(records):.0f} |"
+        )
+    everything = [record for records in groups.values() for record in records]
+    versions = sorted({f"{k} {v}" for record in everything for k, v in record["versions"].items()})
+    lines += ["", "Settings, beside the defaults; Adam with 1e-3, for PPO with epsilon 1e-5 and gradient norm 0.5:", ""]
+    for name, settings in SETTINGS.items():
+        lines.append(f"- {name}: {', '.join(f'{key} {value}' for key, value in settings.items())}")
+    host = machine()
+    lines += [
+        "",
+        f"One TensorFlow thread a run, {host['cpu']}, {host['cpus']} CPUs shared with other work, to which the seconds "
+        f"are due. {min(r['date'] for r in everything)} to {max(r['date'] for r in everything)}, Python "
+        f"{host['python']}, {', '.join(versions)}.",
+        "",
+        "    python benchmarks/memory.py",
+        "",
+    ]
+    lines += [speed_table(name, speed[name], PEERS) for name in SPEED if name in speed]
+    return "\n".join(lines)
+
+
+def report():
+    records = RECORDS.load()
+    groups = {name: [record for record in records if record["case"] == name] for name in CASES}
+    speed = json.loads(SPEED_RESULTS.read_text()) if SPEED_RESULTS.exists() else {}
+    RESULTS.with_suffix(".md").write_text(table({name: group for name, group in groups.items() if group}, speed))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--case", choices=[*CASES, *SPEED], action="append", help="default: all")
+    parser.add_argument("--seeds", type=int, help="how many, 0 for the report only; default: the case's")
+    parser.add_argument("--repeats", type=int, default=3, help="of speed")
+    parser.add_argument("--processes", type=int, default=1, help="runs of learning side by side")
+    parser.add_argument("--peers_python", default=str(HERE / ".venv/bin/python"))
+    parser.add_argument("--only_seed", type=int, help=argparse.SUPPRESS)  # a run's own process
+    arguments = parser.parse_args()
+    if arguments.only_seed is not None:
+        print(json.dumps(train(arguments.case[0], arguments.only_seed)))
+        return
+    done = {(record["case"], record["seed"]) for record in RECORDS.load()}
+    runs = []
+    for name in arguments.case or [*CASES, *SPEED]:
+        if name in SPEED:
+            result = measure(SPEED[name], ["ours", "sb3"], arguments.repeats, arguments.peers_python, ONE_THREAD)
+            results = json.loads(SPEED_RESULTS.read_text()) if SPEED_RESULTS.exists() else {}
+            SPEED_RESULTS.write_text(json.dumps({**results, name: result}, indent=1) + "\n")
+        else:
+            seeds = range(CASES[name][3] if arguments.seeds is None else arguments.seeds)
+            runs += [(name, seed) for seed in seeds if (name, seed) not in done]
+
+    def run(name, seed):
+        record = run_apart(__file__, [f"--case={name}", f"--only_seed={seed}"])
+        RECORDS.add(record)
+        print(f"{name}, seed {seed}: {record['evaluation']['return']:.1f} ({record['seconds']:.0f} s)", flush=True)
+
+    try:
+        run_all(run, runs, arguments.processes)
+    finally:
+        report()
+
+
+if __name__ == "__main__":
+    main()
