@@ -223,7 +223,8 @@ def test_rows_are_sequences_side_by_side():
 def fitted(name, mode, env=None, iterations=2, **kwargs):
     agent = AGENTS[name](networks=NETWORKS, seed=3, **kwargs)
     agent.compile(**MODES[mode])
-    agent.fit(env or Compiled(num_envs=4, max_episode_steps=6), epochs=1, steps_per_epoch=iterations, verbose=0)
+    env = env or Compiled(num_envs=4, max_episode_steps=6)
+    agent.fit(env, epochs=1, steps_per_epoch=iterations, num_envs=4, verbose=0)
     return agent
 
 
