@@ -103,7 +103,7 @@ def table(records):
         [
             *lines,
             "",
-            f"One thread a run. {min(dates)} to {max(dates)}, Python {platform.python_version()}, "
+            f"One thread a run, on a busy machine. {min(dates)} to {max(dates)}, Python {platform.python_version()}, "
             f"{', '.join(versions)}.",
             "",
             "    python benchmarks/grids.py --processes=2",
