@@ -22,13 +22,15 @@ class CartPolePositions(gym.ObservationWrapper):
 class ConnectFour(gym.Env):
     """Connect Four against an opponent who plays at random; the agent begins. 1 for its four in a row, -1 for theirs.
 
-    Observes the board, 42 cells: 1 the agent's, -1 the opponent's. A move into a full column is counted in
-    `ConnectFour.illegal`, by all environments of the process together, and puts no piece anywhere.
+    Observes the board, 42 cells: 1 the agent's, -1 the opponent's. A move into a full column is counted, and puts
+    no piece anywhere.
     """
 
     observation_space = gym.spaces.Box(-1.0, 1.0, (ROWS * COLUMNS,), np.float32)
     action_space = gym.spaces.Discrete(COLUMNS)
-    illegal = steps = 0
+    steps = limited = illegal = (
+        0  # Of all environments of the process: moves, those with a full column, those into one.
+    )
 
     def __init__(self, **kwargs):
         self.told = kwargs.pop("told", True)  # Whether `info` holds the mask.
@@ -61,6 +63,7 @@ class ConnectFour(gym.Env):
 
     def step(self, action):
         ConnectFour.steps += 1
+        ConnectFour.limited += ROWS in self.heights
         reward, over = 0.0, False
         if self.heights[action] == ROWS:
             ConnectFour.illegal += 1

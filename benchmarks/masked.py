@@ -25,7 +25,7 @@ RESULTS = HERE / "results" / "masked.json"
 ENV = "games:ConnectFour-v0"
 # Settings, steps of training, episodes of evaluation in either mode, steps with either signature of the export.
 OBEYED = {
-    "masked": ({"minibatch_size": 256, "update_epochs": 4}, 1_000_000, 1000, 10_000),
+    "masked": ({"minibatch_size": 256, "update_epochs": 4}, 1_000_448, 1000, 10_000),
     "masked-recurrent": ({"minibatch_size": 256, "update_epochs": 4, "sequence_length": 16}, 51_200, 200, 0),
 }
 SPEED = {
@@ -80,9 +80,11 @@ def obey(name):
     found, ends = {}, {}
 
     def counted(place, act):
-        ConnectFour.steps = ConnectFour.illegal = 0
+        counters = ("steps", "limited", "illegal")
+        for counter in counters:
+            setattr(ConnectFour, counter, 0)
         result = act()
-        found[place] = {"steps": ConnectFour.steps, "illegal": ConnectFour.illegal}
+        found[place] = {counter: getattr(ConnectFour, counter) for counter in counters}
         print(name, place, found[place], flush=True)
         return result
 
@@ -106,13 +108,15 @@ def table(results):
         "Connect Four against an opponent who plays at random; the agent begins, and is allowed the columns that are "
         "not full. The environment counts what was not allowed. Return: 1 for a game won, -1 lost.",
         "",
-        "| run | place | steps | illegal moves | return |",
-        "| --- | --- | ---: | ---: | ---: |",
+        "| run | place | steps | with a full column | illegal moves | return |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for name in OBEYED:
         for place, found in results.get(name, {"places": {}})["places"].items():
             end = f"{results[name]['returns'][place]:.2f}" if place in results[name]["returns"] else "-"
-            lines.append(f"| {name} | {place} | {found['steps']:,} | {found['illegal']} | {end} |")
+            lines.append(
+                f"| {name} | {place} | {found['steps']:,} | {found['limited']:,} | {found['illegal']} | {end} |"
+            )
     told = {name: results[name] for name in OBEYED if name in results}
     dates = sorted({record["date"] for record in told.values()})
     versions = sorted({f"{k} {v}" for record in told.values() for k, v in record["versions"].items()})
