@@ -20,7 +20,7 @@ demo: $(INSTALLED)  ## train PPO on CartPole-v1, evaluate 100 episodes, export (
 test: $(INSTALLED)  ## the tests, without the slow ones
 	$(RUN) .venv/bin/python -m pytest -q -n $(WORKERS) --dist=worksteal
 
-slow: $(INSTALLED)  ## the tests that train
+slow: $(INSTALLED)  ## the tests that train, and the rest of each matrix
 	$(RUN) .venv/bin/python -m pytest -q -n $(WORKERS) --dist=worksteal -m slow
 
 lint: $(INSTALLED)  ## ruff

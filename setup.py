@@ -6,6 +6,7 @@ MUJOCO = ["gymnasium[mujoco]"]
 BOX2D = ["gymnasium[box2d]"]
 ENVPOOL = ["envpool>=1.2,<1.3"]
 ATARI = ["ale-py"]
+MINIGRID = ["minigrid>=3.2,<4"]
 SERVING = ["tensorflow-serving-api>=2.21,<2.22"]
 LITERT = ["ai-edge-litert>=2.3,<3"]  # acting from Python; else TensorFlow's deprecated tf.lite
 PLOT = ["matplotlib"]
@@ -39,13 +40,14 @@ setup(
         "box2d": BOX2D,
         "envpool": ENVPOOL,
         "atari": ATARI,
+        "minigrid": MINIGRID,
         "serving": SERVING,
         "litert": LITERT,
         "plot": PLOT,
         "tuner": TUNER,
         "test": TEST,
         "dev": TEST,
-        "all": MUJOCO + BOX2D + ENVPOOL + ATARI + SERVING + LITERT + PLOT + TUNER + TEST,
+        "all": MUJOCO + BOX2D + ENVPOOL + ATARI + MINIGRID + SERVING + LITERT + PLOT + TUNER + TEST,
     },
     entry_points={"console_scripts": ["kerasrl-pg=kerasrl_pg.cli:main"]},
 )

@@ -25,7 +25,7 @@ def measure(name, seeds):
     from kerasrl_pg import envs, presets
     from kerasrl_pg import seeds as many
 
-    preset = getattr(presets, name)
+    preset = presets.ALL[name]
     compiled = getattr(envs, ENVS[name])(num_envs=preset.num_envs)
     places = {"host": preset.env, "compiled": compiled}
     returns = {}

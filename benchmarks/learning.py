@@ -108,7 +108,7 @@ def train(name, seed):
     """One run, in this process; its record."""
     from kerasrl_pg import presets
 
-    preset = getattr(presets, name)
+    preset = presets.ALL[name]
     agent = preset.agent(seed)
     record = {"preset": name, "seed": seed, "settings": fingerprint(preset)}
     # What the published tables hold is the best evaluation of a run.
@@ -276,7 +276,7 @@ def main():
 
     from kerasrl_pg import presets as module
 
-    presets = {name: getattr(module, name) for name in TARGETS}
+    presets = {name: module.ALL[name] for name in TARGETS}
     done = {(r["preset"], r["seed"], r["settings"]) for r in RECORDS.load()}
     runs = []
     for name in arguments.preset or TARGETS:

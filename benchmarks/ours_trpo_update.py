@@ -50,7 +50,7 @@ def main(case):
     env = gymnasium.make(case["env"])
     agent.bind(env.observation_space, env.action_space)
     rollout = collect(agent, env, case["samples"], case["seed"])
-    update = tf.function(agent.train_step, jit_compile=agent._compiled_with_xla, autograph=False)
+    update = tf.function(agent.train_step, jit_compile=agent.compiled_with_xla, autograph=False)
     variables = [*agent.variables, *agent.optimizer.variables]
     start = [variable.numpy() for variable in variables]
     seconds, logs = [], {}

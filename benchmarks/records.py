@@ -17,9 +17,9 @@ ONE_THREAD = {
 }
 
 
-def origin():
+def origin(packages=PACKAGES):
     """When, and with which versions."""
-    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    versions = {package: importlib.metadata.version(package) for package in packages}
     return {"date": datetime.date.today().isoformat(), "versions": versions}
 
 

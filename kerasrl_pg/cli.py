@@ -46,29 +46,17 @@ def train():
     _need("env", "out")
     import keras
 
-    import kerasrl_pg as pg
-
     out = Path(FLAGS.out)
     saved, run = out / "agent.keras", _number_of_run(out)
     history = out / ("history.csv" if run == 1 else f"history-{run}.csv")
-    agent = _load() if FLAGS["from"].value else None
-    name = FLAGS.agent if agent is None else type(agent).__name__.lower()
-    if FLAGS["agent"].present and FLAGS.agent != name:
-        raise app.UsageError(
-            f"--agent must be left out with --from, or be the saved agent's, {name}. Received: --agent={FLAGS.agent}."
-        )
-    preset = pg.presets.find(name, FLAGS.env) if FLAGS.preset else None
+    agent, name, preset = _agent_and_preset()
     total_steps, num_envs = FLAGS.total_steps, FLAGS.num_envs
     if preset is not None:
         total_steps, num_envs = total_steps or preset.total_steps, num_envs or preset.num_envs
     if total_steps is None:
         raise app.UsageError("--total_steps must be given where there is no preset. Received: none.")
-    if agent is None and preset is not None:
-        agent = preset.agent(seed=FLAGS.seed)
-    elif agent is None:
-        methods = {name.lower(): getattr(pg, name) for name in pg.__all__}
-        agent = methods[name](seed=FLAGS.seed)
-        agent.compile()
+    if agent is None:
+        agent = _new_agent(name, preset)
     if FLAGS.learning_rate is not None:
         agent.compile(keras.optimizers.Adam(FLAGS.learning_rate, epsilon=1e-5, global_clipnorm=0.5))
     out.mkdir(parents=True, exist_ok=True)
@@ -86,11 +74,31 @@ def train():
     agent.save(saved)
     _say(agent.evaluate(FLAGS.env, episodes=FLAGS.episodes, deterministic=FLAGS.deterministic, seed=FLAGS.seed + 1))
     folder = agent.export(out / "saved_model" / str(max(_versions(out / "saved_model"), default=0) + 1))
-    inputs = ["observation"] if agent.observation_spec.single else list(agent.observation_spec.specs)
-    arguments = ", ".join(f"{name}=..." for name in inputs)
-    print(f"Saved agent: {saved}  (keras.models.load_model, then fit goes on)")
-    print(f"SavedModel:  {folder}  (for TensorFlow Serving, or with TensorFlow alone:)")
-    print(f"  act = tf.saved_model.load('{folder}').signatures['serving_default']; act({arguments})['action']")
+    _say_where(agent, saved, folder)
+
+
+def _agent_and_preset():
+    """The saved agent or None, the method's name in lower case, and the preset or None."""
+    import kerasrl_pg as pg
+
+    agent = _load() if FLAGS["from"].value else None
+    name = FLAGS.agent if agent is None else type(agent).__name__.lower()
+    if FLAGS["agent"].present and FLAGS.agent != name:
+        raise app.UsageError(
+            f"--agent must be left out with --from, or be the saved agent's, {name}. Received: --agent={FLAGS.agent}."
+        )
+    return agent, name, pg.presets.find(name, FLAGS.env) if FLAGS.preset else None
+
+
+def _new_agent(name, preset):
+    import kerasrl_pg as pg
+
+    if preset is not None:
+        return preset.agent(seed=FLAGS.seed)
+    methods = {name.lower(): getattr(pg, name) for name in pg.__all__}
+    agent = methods[name](seed=FLAGS.seed)
+    agent.compile()
+    return agent
 
 
 def evaluate():
@@ -155,6 +163,14 @@ def _say(result):
         f"Return {result['return']:.1f} ± {result['return_std']:.1f} over {result['episodes']} episodes "
         f"(min {result['return_min']:.1f}, max {result['return_max']:.1f}; the policy's {kind})"
     )
+
+
+def _say_where(agent, saved, folder):
+    inputs = ["observation"] if agent.observation_spec.single else list(agent.observation_spec.specs)
+    arguments = ", ".join(f"{name}=..." for name in inputs)
+    print(f"Saved agent: {saved}  (keras.models.load_model, then fit goes on)")
+    print(f"SavedModel:  {folder}  (for TensorFlow Serving, or with TensorFlow alone:)")
+    print(f"  act = tf.saved_model.load('{folder}').signatures['serving_default']; act({arguments})['action']")
 
 
 def _run(argv):

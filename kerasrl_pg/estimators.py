@@ -1,7 +1,7 @@
 """Advantage estimators: how a rollout's rewards and values become credit for its actions.
 
-One family, open to every agent (`PPO(estimator=NStep(5))`). The equations are in `ops.returns`;
-an estimator is a choice among them with its parameters, which Keras can save.
+One family, open to every agent (`PPO(estimator=NStep(5))`). The equations are in `ops.returns`; an estimator is a
+choice among them with its parameters, which Keras can save.
 """
 
 import numbers
@@ -17,20 +17,20 @@ class Estimator:
     """Base class. A new estimator overrides `estimate`, and `get_config` if it has parameters.
 
     Call arguments:
-        rewards: float tensor [T, N].
-        values: float tensor [T, N], V(s_t), or another baseline, or zeros.
-        next_values: float tensor [T, N], V(s_{t+1}) of the true next observation, or zeros.
-        terminated, truncated: bool tensors [T, N].
-        valid: bool tensor [T, N], False for rows that are no transition.
+        rewards: float [T, N].
+        values: float [T, N], V(s_t), or another baseline, or zeros.
+        next_values: float [T, N], V(s_{t+1}) of the true next observation, or zeros.
+        terminated, truncated: bool [T, N].
+        valid: bool [T, N], False for rows that are no transition.
         gamma: γ in [0, 1].
 
     Returns:
-        advantages: float32 tensor [T, N]; 0 in invalid rows.
-        returns: float32 tensor [T, N], what the critic regresses on; `values` in invalid rows.
+        advantages: float32 [T, N]; 0 in invalid rows.
+        returns: float32 [T, N], what the critic regresses on; `values` in invalid rows.
         Both in the unit of the rewards. No gradient flows through either.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
     """
 
     def __call__(self, rewards, values, next_values, terminated, truncated, valid, gamma):
@@ -129,11 +129,11 @@ class NStep(Estimator):
     """n rewards, then the value function (the lecture notes' 3.4.2, A^{n-1} in their counting).
 
     Args:
-        n: int >= 1, the number of rewards; fewer are taken where the episode or the rollout ends.
+        n: Int >= 1, the number of rewards; fewer are taken where the episode or the rollout ends.
 
     Raises:
-        TypeError: if n is not an integer.
-        ValueError: if n < 1.
+        TypeError: If n is not an integer.
+        ValueError: If n < 1.
 
     >>> NStep(5)
     NStep(n=5)
@@ -164,11 +164,11 @@ class GAE(Estimator):
     The critic regresses on A_t + V(s_t), the λ-return.
 
     Args:
-        gae_lambda: λ in [0, 1]: 0 trusts the values (TD(0)), 1 the rewards (the reward-to-go).
-            0.95 is that of Schulman et al. 2017 (arXiv:1707.06347), table 3.
+        gae_lambda: λ in [0, 1]: 0 trusts the values (TD(0)), 1 the rewards (the reward-to-go). 0.95 is that of Schulman
+            et al. 2017 (arXiv 1707.06347), table 3.
 
     Raises:
-        ValueError: if λ is not a number in [0, 1].
+        ValueError: If λ is not a number in [0, 1].
 
     >>> GAE()
     GAE(gae_lambda=0.95)

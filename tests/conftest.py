@@ -1,12 +1,54 @@
 """Tiny environments whose solutions are known, shared by all tests."""
 
+import ctypes
+import gc
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from tensorflow.python.eager import context
+from tensorflow.python.framework import ops
+
+try:
+    trim = ctypes.CDLL("libc.so.6").malloc_trim
+except (OSError, AttributeError):  # Another C library.
+    trim = id
+
+
+def pytest_collection_finish():
+    """What is imported stays; looking through it again and again for garbage takes longer than the garbage does."""
+    gc.collect()
+    gc.freeze()
+
+
+def resident():
+    """Bytes of this process's memory, or 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+@pytest.fixture(autouse=True)
+def memory_is_given_back():
+    """After each test that has taken much; else a worker keeps what its largest tests took."""
+    yield
+    # TensorFlow registers each custom gradient, of a layer say, for ever, and with it the graph it is in.
+    registry = ops.gradient_registry._registry
+    for name in [name for name in registry if name.startswith("CustomGradient-")]:
+        del registry[name]
+    if resident() > kept["bytes"] + 2**27:
+        gc.collect()
+        context.context().clear_kernel_cache()
+        trim(0)
+        kept["bytes"] = resident()
+
+
+kept = {"bytes": 0}  # After it was last given back.
 
 
 class Bandit(gym.Env):
@@ -77,7 +119,7 @@ def forever():
     return lambda: gym.wrappers.TimeLimit(Forever(), 10)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def walk():
     """Maker of the random walk, at most 20 steps."""
     return lambda: gym.wrappers.TimeLimit(Walk(), 20)

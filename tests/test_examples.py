@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+import kerasrl_pg
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture
 def run(monkeypatch):
+    # XLA takes seconds for what the examples run for milliseconds, and other tests compare the compilers.
+    monkeypatch.setattr(kerasrl_pg.Agent, "compiled_with_xla", property(lambda agent: agent._jit_setting is True))
+
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         runpy.run_path(str(EXAMPLES / f"{name}.py"))
@@ -40,6 +45,11 @@ def test_callbacks(run, tmp_path):
 def test_methods_of_forty_lines(name, run):
     run(name, 1024)
     assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf8").splitlines()) <= 40
+
+
+def test_memory(run, capsys):
+    run("memory", 1024)
+    assert "for a reward of" in capsys.readouterr().out
 
 
 def test_own_method(run, capsys):

@@ -9,7 +9,7 @@ import pytest
 
 from kerasrl_pg import PPO, presets
 
-NAMES = [name for name, value in vars(presets).items() if isinstance(value, presets.Preset)]
+NAMES = list(presets.ALL)
 # Environments and networks that a TRPO preset trains, too, whose step holds the natural gradient's.
 LIKE_TRPO = [name for name in NAMES if name.startswith("NPG_") and name != "NPG_CARTPOLE"]
 # What a gymnasium family needs installed, by the module of its environments.
@@ -18,9 +18,12 @@ EXTRAS = {"gymnasium.envs.box2d": "Box2D", "gymnasium.envs.mujoco": "mujoco"}
 
 @pytest.fixture(params=NAMES)
 def preset(request):
-    preset = getattr(presets, request.param)
+    preset = presets.ALL[request.param]
+    package, _, name = preset.env.rpartition(":")
+    if package:
+        pytest.importorskip(package, reason=f"{preset.env} needs {package}")
     for family, package in EXTRAS.items():
-        if gym.spec(preset.env).entry_point.startswith(family):
+        if gym.spec(name).entry_point.startswith(family):
             pytest.importorskip(package, reason=f"{preset.env} needs {package}")
     return preset
 
@@ -61,7 +64,7 @@ def test_two_agents_share_nothing(preset):
 
 def test_schedules_end_with_the_budget():
     met = 0
-    for preset in (getattr(presets, name) for name in NAMES):
+    for preset in presets.ALL.values():
         agent = preset.agent(seed=3)
         iterations = preset.total_steps // ((agent.horizon or 1) * preset.num_envs)
         for schedule in vars(agent).values():
@@ -80,10 +83,10 @@ def test_settings_may_be_replaced():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_find_knows_every_preset(name):
-    preset = getattr(presets, name)
+    preset = presets.ALL[name]
     assert presets.find(preset.method, preset.env) is preset
     assert presets.find(preset.method.__name__.lower(), preset.env) is preset
-    assert preset.source and preset in presets.ALL
+    assert preset.source and preset is getattr(presets, name)
 
 
 def test_find_knows_no_other():

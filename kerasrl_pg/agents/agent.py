@@ -1,13 +1,12 @@
 """The agent: settings, and the tools of a method's author. No equations here; each method has its own file."""
 
-import math
 import random
 
 import keras
 import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
-from kerasrl_pg.agents.minibatches import for_each_minibatch
+from kerasrl_pg.agents.minibatches import check_sequence_length, for_each_minibatch, length_of_sequences
 from kerasrl_pg.checks import Schedule, check_flag, check_known, check_number, check_whole
 from kerasrl_pg.models.actor_critic import regularization
 from kerasrl_pg.models.networks import Networks
@@ -33,6 +32,15 @@ def check_action_masks(name, value):
     if value is not None and not isinstance(value, str):
         raise TypeError(
             f"`{name}` must be None, 'info', or the name of a leaf of the observations. Received: {name}={value!r}."
+        )
+
+
+def check_remembered(rollout, memories):
+    """Refuses a rollout without memory where networks remember; `memories` are the layers that do."""
+    if memories and isinstance(rollout.inputs.memory, tuple):
+        raise ValueError(
+            "`rollout.inputs.memory` must be what the agent's networks remembered before each step. Received: "
+            "none. Record it with an agent that has memory, or train one that has none."
         )
 
 
@@ -134,13 +142,16 @@ class Agent(Trainer):
         self.critic_optimizer = None
         self._unannealed_learning_rates = None
         self._rooms = Rooms()
+        self._add_counters()
+        vars(self)["_librarys_own"] = {*vars(self)}
+
+    def _add_counters(self):
         # Random state and counters are weights, so that every checkpoint holds them.
         self.random_state = self._counter("random_state", (2,), "int32")
         self.random_state.assign([self.seed, 0])
         self.iterations, self.env_steps = self._counter("iterations"), self._counter("env_steps")
         self.progress = self._counter("progress", (2,))
         self._rooms.counters = Counters(self.random_state, self.iterations, self.env_steps, self.progress)
-        vars(self)["_librarys_own"] = {*vars(self)}
 
     def _counter(self, name, shape=(), dtype="int64"):
         return self.add_weight(name=name, shape=shape, dtype=dtype, trainable=False, initializer="zeros")
@@ -154,20 +165,11 @@ class Agent(Trainer):
         super().__setattr__(name, value)
 
     def check_settings(self):
-        """Refuses settings that contradict each other, or the networks where they are built; a method adds its own.
-
-        Called when an agent was made, when it is built, and for every setting that is changed.
-
-        Raises:
-            ValueError: As said.
-        """
+        """Refuses, by a ValueError, settings that contradict each other, or the networks where they are built; a method
+        adds its own. Called when an agent was made, when it is built, and for every setting that is changed."""
         optimizers.check_annealing(self.anneal_learning_rate, self.optimizers)
-        if self.sequence_length is not None and self.actor_critic is not None and not self.actor_critic.memories:
-            raise ValueError(
-                "`sequence_length` must be None where no network remembers. "
-                f"Received: sequence_length={self.sequence_length}. Give `networks=Networks(memory=...)`, or leave it "
-                "out."
-            )
+        if self.actor_critic is not None:
+            check_sequence_length(self.sequence_length, self.actor_critic.memories)
 
     def check_rollout(self, horizon, num_envs):
         """Refuses settings that do not fit rollouts of `horizon` x `num_envs`; a method adds its own checks."""
@@ -210,20 +212,20 @@ class Agent(Trainer):
     def samples(self, rollout):
         """A rollout's rows as a loss sees them: `Samples` [T x N, ...]."""
         advantages, returns, values = self.credit(rollout)
+        check_remembered(rollout, self.actor_critic.memories)
         length = self.length_of_sequences(rollout.rewards.shape[0])
-        inputs, actions, *rest = rows_of(
-            (rollout.inputs, rollout.actions, values, advantages, returns, rollout.valid), length
-        )
+        rows = rollout.inputs, rollout.actions, values, advantages, returns, rollout.valid
+        inputs, actions, *rest = rows_of(rows, length)
         if length > 1:  # What was remembered before the first step of each.
             inputs = inputs._replace(memory=inputs.memory[::length])
         # The ratio compares two runs of one model, so that it is 1, up to rounding, before the first step.
         return Samples(inputs, actions, self.actor_critic.distribution(inputs).log_prob(actions), *rest)
 
     def credit(self, rollout):
-        """`estimate`, the advantages standardised over the rollout where the settings say so."""
+        """`estimate`, the advantages standardised over the rollout, beside its returns, where the settings say so."""
         advantages, returns, values = self.estimate(rollout)
         if self.normalize_advantages in (True, "batch"):
-            advantages = ops.standardize(advantages, rollout.valid)
+            advantages = ops.standardize(advantages, rollout.valid, returns=returns)
         return advantages, returns, values
 
     def estimate(self, rollout):
@@ -288,21 +290,10 @@ class Agent(Trainer):
         )
 
     def length_of_sequences(self, horizon):
-        """L, steps that gradients go back through memory, of rollouts of `horizon` steps; 1 without memory.
-
-        Raises:
-            ValueError: If sequences of `sequence_length` do not divide rollouts and minibatches.
-        """
+        """L, steps that gradients go back through memory, of rollouts of `horizon` steps; 1 without memory."""
         if not self.actor_critic.memories:
             return 1
-        rows = getattr(self, "minibatch_size", 0)
-        length = math.gcd(horizon, rows) if self.sequence_length is None else self.sequence_length
-        if horizon % length or rows % length:
-            raise ValueError(
-                "`sequence_length` must divide a rollout's steps and a minibatch, which is of whole sequences. "
-                f"Received: sequence_length={length}, {horizon} steps{f', minibatch_size={rows}' if rows else ''}."
-            )
-        return length
+        return length_of_sequences(self.sequence_length, horizon, getattr(self, "minibatch_size", 0))
 
     def descend(self, loss, samples, part=None):
         """One step of the optimizer(s) down the gradient of a loss.

@@ -17,7 +17,7 @@ def divergence(old, new, actions, kl_estimator):
         kl_estimator: None for the closed form, "sampled" for the estimator (r - 1) - log r on `actions`.
 
     Returns:
-        float tensor [B], nats. Gradients flow.
+        float [B], nats. Gradients flow.
 
     >>> import tensorflow_probability as tfp
     >>> old, new = tfp.distributions.Bernoulli(logits=[0.0]), tfp.distributions.Bernoulli(logits=[1.0])

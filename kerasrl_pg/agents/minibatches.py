@@ -1,5 +1,7 @@
 """Passes over a batch in shuffled minibatches, inside one compiled function."""
 
+import math
+
 import tensorflow as tf
 
 from kerasrl_pg import ops
@@ -62,4 +64,37 @@ Received: minibatch_size=24. Choose a divisor of 32.
         raise ValueError(
             f"`minibatch_size` must divide the rollout, horizon x num_envs = {horizon} x {num_envs} = {rows}. "
             f"Received: minibatch_size={minibatch_size}. Choose a divisor of {rows}."
+        )
+
+
+def length_of_sequences(asked, horizon, minibatch_size=0):
+    """L, consecutive steps that stay together in rollouts and minibatches.
+
+    Args:
+        asked: The setting `sequence_length`; None for the largest.
+        horizon: T; L must divide it.
+        minibatch_size: M; L must divide it. 0 where a method takes no minibatches.
+
+    Raises:
+        ValueError: If what is asked for does not.
+
+    >>> length_of_sequences(None, horizon=16, minibatch_size=24)
+    8
+    """
+    length = math.gcd(horizon, minibatch_size) if asked is None else asked
+    if horizon % length or minibatch_size % length:
+        minibatch = f", minibatch_size={minibatch_size}" if minibatch_size else ""
+        raise ValueError(
+            "`sequence_length` must divide a rollout's steps and a minibatch, which is of whole sequences. "
+            f"Received: sequence_length={length}, {horizon} steps{minibatch}."
+        )
+    return length
+
+
+def check_sequence_length(sequence_length, memories):
+    """Refuses a length of sequences where no network remembers; `memories` are the layers that do."""
+    if sequence_length is not None and not memories:
+        raise ValueError(
+            "`sequence_length` must be None where no network remembers. "
+            f"Received: sequence_length={sequence_length}. Give `networks=Networks(memory=...)`, or leave it out."
         )

@@ -46,7 +46,8 @@ class PPO(Agent):
         value_clip: None, or ε_V > 0: the critic's prediction may gain nothing by moving further than this from its old
             value. None: ours, because it depends on the scale of the rewards and Andrychowicz et al. 2021 found no
             gain.
-        normalize_advantages: "minibatch", "batch", or False. "minibatch", as OpenAI Baselines does.
+        normalize_advantages: "minibatch", "batch", or False. "minibatch", as OpenAI Baselines does; the deviation has a
+            floor, see `ops.standardize`.
         target_kl: None, or a bound > 0 on the approximate KL divergence (nats): the passes end after the minibatch
             where the estimate exceeds 1.5 times it (Spinning Up's rule, there by pass).
 
@@ -122,7 +123,7 @@ class PPO(Agent):
         """The class's step 3 on the `Samples` of a minibatch."""
         clip_ratio, advantages = self.scheduled(self.clip_ratio), samples.advantages
         if self.normalize_advantages == "minibatch":
-            advantages = ops.standardize(advantages, samples.valid)
+            advantages = ops.standardize(advantages, samples.valid, returns=samples.returns)
         distribution, value_distribution = self.forward(samples.inputs)
         log_probs = distribution.log_prob(samples.actions)
         ratio = ops.importance_ratio(log_probs, samples.old_log_probs)

@@ -161,7 +161,7 @@ class REINFORCE(Agent):
             # Where a baseline is an average of the others already, theirs hold the episode's own return.
             centred = self.baseline is not None and self.baseline.least_episodes > 1
             others = 0.0 if centred else ops.average_baseline(credit, rollout.ends, rollout.valid)
-            credit = ops.standardize(credit, rollout.valid, others)
+            credit = ops.standardize(credit, rollout.valid, others, returns=returns)
         if self.discounted_gradient:
             credit *= ops.gradient_discount(ops.steps_in_episode(rollout.ends), self.gamma)
         return credit, returns, values

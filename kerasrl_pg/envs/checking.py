@@ -169,10 +169,9 @@ def _play(env, reference, policy, steps, seed):
     return tf.nest.map_structure(lambda *values: np.stack(values), *rows)
 
 
-def _compare(env, record, tolerance):
-    """The largest differences of observations, rewards and states."""
-    steps = len(record["rewards"])
-    env = dataclasses.replace(env, num_envs=steps)
+def _once_more(env, record):
+    """The recorded steps, taken side by side by as many environments of `env`, from the reference's states."""
+    steps = env.num_envs
 
     def once_more(states, lengths, actions):
         observations, nothing = env.observe(states), tf.zeros((steps, 0))
@@ -188,9 +187,15 @@ def _compare(env, record, tolerance):
         }
 
     arguments = tf.nest.map_structure(tf.constant, [record[name] for name in ("states", "lengths", "actions")])
-    again = tf.function(once_more, jit_compile=True, autograph=False).get_concrete_function(*arguments)(*arguments)
+    return tf.function(once_more, jit_compile=True, autograph=False).get_concrete_function(*arguments)(*arguments)
+
+
+def _compare(env, record, tolerance):
+    """The largest differences of observations, rewards and states."""
+    steps = len(record["rewards"])
+    env = dataclasses.replace(env, num_envs=steps)
     first, largest = None, {}
-    for field, value in again.items():
+    for field, value in _once_more(env, record).items():
         ours = [leaf.numpy().astype(float) for leaf in tf.nest.flatten(value)]
         theirs = [leaf.astype(float) for leaf in tf.nest.flatten(record[field])]
         largest[field] = 0.0

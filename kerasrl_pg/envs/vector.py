@@ -56,25 +56,30 @@ def make_vector_env(env, num_envs=None, argument="env"):
         rest = [lambda: gym.make(env, disable_env_checker=True)] * ((num_envs or 1) - 1)
         return _sync([lambda: gym.make(env), *rest]), True
     if callable(env):
-        first = env()
-        if isinstance(first, VectorEnv):
-            return make_vector_env(first, num_envs, argument)[0], True
-        if isinstance(first, gym.Env):
-            _check_spaces(first, argument)
-            vector_env = _sync([lambda: first, *[env] * ((num_envs or 1) - 1)])
-            if len({id(one) for one in vector_env.envs}) < vector_env.num_envs:
-                raise ValueError(
-                    f"`{argument}` as a callable must make a new environment at each call, since num_envs={num_envs}. "
-                    f"Received: {argument}={env!r}, which gave the same one twice."
-                )
-            return vector_env, True
-        raise TypeError(
-            f"`{argument}` as a callable must return a gymnasium.Env or VectorEnv. Received: {type(first)}."
-        )
+        return _called(env, num_envs, argument), True
     raise TypeError(
         f"`{argument}` must be a gymnasium id, a callable that makes an environment, a gymnasium.Env or a VectorEnv. "
         f"Received: {argument}={env!r}."
     )
+
+
+def _called(make, num_envs, argument):
+    """A vector environment of what a callable makes; arguments of `make_vector_env`."""
+    first = make()
+    if isinstance(first, VectorEnv):
+        return make_vector_env(first, num_envs, argument)[0]
+    if not isinstance(first, gym.Env):
+        raise TypeError(
+            f"`{argument}` as a callable must return a gymnasium.Env or VectorEnv. Received: {type(first)}."
+        )
+    _check_spaces(first, argument)
+    vector_env = _sync([lambda: first, *[make] * ((num_envs or 1) - 1)])
+    if len({id(one) for one in vector_env.envs}) < vector_env.num_envs:
+        raise ValueError(
+            f"`{argument}` as a callable must make a new environment at each call, since num_envs={num_envs}. "
+            f"Received: {argument}={make!r}, which gave the same one twice."
+        )
+    return vector_env
 
 
 def _check_spaces(env, argument):
@@ -121,10 +126,10 @@ class Step(NamedTuple):
         rewards: [N], as the environment gave them; numbers of any dtype.
         terminated: bool [N], the episode ended in a terminal state.
         truncated: bool [N], the episode was cut (a time limit).
-        next_observations: the true next observations; at an episode's end the final one, never the reset one.
+        next_observations: The true next observations; at an episode's end the final one, never the reset one.
         ended: bool [N], terminated or truncated.
         valid: bool [N], False where the row is no transition but an environment's own reset step; None where all are.
-        observations: what the next action is chosen from. Both are arrays of the spec's shapes and dtypes.
+        observations: What the next action is chosen from. Both are arrays of the spec's shapes and dtypes.
         starts: bool [N], where they are an episode's first.
     """
 

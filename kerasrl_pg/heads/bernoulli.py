@@ -25,12 +25,12 @@ class Bernoulli(Head):
     is said, as a gymnasium `MultiBinary` space wants.
 
     Args:
-        shape: of one action: a tuple, or an integer n for (n,).
+        shape: Of one action: a tuple, or an integer n for (n,).
         kernel_initializer: None for the small orthogonal of `Head`.
         **kwargs: `env_dtype` of `Head`, `name` and the rest of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if a size in `shape` is below 1.
+        ValueError: If a size in `shape` is below 1.
 
     >>> import tensorflow as tf
     >>> from kerasrl_pg.heads import Bernoulli

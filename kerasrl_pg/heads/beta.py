@@ -38,8 +38,8 @@ def gamma(shape, normals, uniforms):
 
     Args:
         shape: [...], at least 1.
-        normals: a list of z's [...], one a candidate.
-        uniforms: as long a list of [...] in (0, 1).
+        normals: A list of z's [...], one a candidate.
+        uniforms: As long a list of [...] in (0, 1).
 
     Returns:
         [...], positive. Do not differentiate: the choice among the candidates has no gradient.
@@ -182,13 +182,13 @@ class Beta(Head):
     one peak.
 
     Args:
-        low, high: finite bounds, arrays of the action's shape (or broadcast to `shape`).
-        shape: of one action; None for that of `low` and `high`.
+        low, high: Finite bounds, arrays of the action's shape (or broadcast to `shape`).
+        shape: Of one action; None for that of `low` and `high`.
         kernel_initializer: None for the small orthogonal of `Head`.
         **kwargs: `env_dtype` of `Head`, `name` and the rest of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if a bound is infinite, or `low` is not below `high`.
+        ValueError: If a bound is infinite, or `low` is not below `high`.
 
     Source: Chou, Maturana, Scherer 2017, "Improving Stochastic Policy Gradients in Continuous
     Control with Deep Reinforcement Learning using the Beta Distribution".

@@ -19,7 +19,7 @@ def bounds(low, high, shape):
     """`low` and `high` as float32 arrays of `shape`; None means unbounded on that side.
 
     Raises:
-        ValueError: if somewhere `low` is not below `high`, or they do not broadcast to `shape`.
+        ValueError: If somewhere `low` is not below `high`, or they do not broadcast to `shape`.
     """
     try:
         low = np.broadcast_to(_inward(-np.inf if low is None else low, np.inf), shape)
@@ -49,7 +49,7 @@ def finite_bounds(low, high, shape=None):
     """Finite `low` and `high` as float32 arrays of `shape`; None for their common shape.
 
     Raises:
-        ValueError: as `bounds`, and if a bound is missing or infinite.
+        ValueError: As `bounds`, and if a bound is missing or infinite.
     """
     finite = low is not None and high is not None
     if not (finite and np.isfinite(low).all() and np.isfinite(high).all()):

@@ -47,7 +47,7 @@ def without(logits, allowed):
 
     Args:
         logits: [..., n]. Gradients flow into those that are allowed, and are 0 elsewhere.
-        allowed: bool, broadcast to [..., n].
+        allowed: Bool, broadcast to [..., n].
 
     Returns:
         [..., n].
@@ -94,13 +94,13 @@ class Categorical(Head):
     in the space's dtype, int64 where none is said. A mask is one array of `num_actions`.
 
     Args:
-        num_actions: number of actions, at least 1.
-        start: the environment's smallest action. 0, as in gymnasium.
+        num_actions: Number of actions, at least 1.
+        start: The environment's smallest action. 0, as in gymnasium.
         kernel_initializer: None for the small orthogonal of `Head`.
         **kwargs: `env_dtype` of `Head`, `name` and the rest of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `num_actions` is not a positive integer.
+        ValueError: If `num_actions` is not a positive integer.
 
     Source: the softmax of the chapter, section 4.5; there its denominator sums over a'.
 
@@ -197,13 +197,13 @@ class MultiCategorical(Head):
     MaskablePPO has it; `read_mask` takes tuples of arrays nested as `nvec`, gymnasium's own convention, as well.
 
     Args:
-        nvec: numbers of choices, an array of integers of any shape, each at least 1.
-        start: the environment's smallest choices, broadcast to `nvec`; None for 0.
+        nvec: Numbers of choices, an array of integers of any shape, each at least 1.
+        start: The environment's smallest choices, broadcast to `nvec`; None for 0.
         kernel_initializer: None for the small orthogonal of `Head`.
         **kwargs: `env_dtype` of `Head`, `name` and the rest of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `nvec` is empty or holds anything but positive integers.
+        ValueError: If `nvec` is empty or holds anything but positive integers.
 
     >>> import tensorflow as tf
     >>> from kerasrl_pg.heads import MultiCategorical

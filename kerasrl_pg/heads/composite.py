@@ -25,7 +25,7 @@ class Joint(tfd.AutoCompositeTensorDistribution):
     Its mode is that of all its parts. A part may be such a distribution again.
 
     Args:
-        parts: dictionary or tuple of distributions of one batch shape, composite tensors.
+        parts: Dictionary or tuple of distributions of one batch shape, composite tensors.
     """
 
     def __init__(self, parts, name="Joint"):
@@ -103,11 +103,11 @@ class Composite(Head):
     for parts that are not masked.
 
     Args:
-        heads: dictionary or tuple of heads, or of further dictionaries and tuples. No head twice.
+        heads: Dictionary or tuple of heads, or of further dictionaries and tuples. No head twice.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `heads` is empty or holds anything but heads, keys are not all texts or all whole numbers, one
+        ValueError: If `heads` is empty or holds anything but heads, keys are not all texts or all whole numbers, one
             head stands in two places, or two parts get the same name (see `named`).
 
     >>> import gymnasium as gym
@@ -171,12 +171,12 @@ class Composite(Head):
         """The composite of the default heads of a Dict or Tuple space's parts.
 
         Args:
-            space: gymnasium space.
-            kernel_initializer: of all parts, each with a seed of its own made from the initializer's.
-            **kwargs: for the constructor.
+            space: Gymnasium space.
+            kernel_initializer: Of all parts, each with a seed of its own made from the initializer's.
+            **kwargs: For the constructor.
 
         Raises:
-            ValueError: for other spaces, and where a part has no head.
+            ValueError: For other spaces, and where a part has no head.
         """
         from kerasrl_pg.heads.default import default_head  # which imports this
 
@@ -212,7 +212,7 @@ class Composite(Head):
         """The heads at the ends of the nest, in order.
 
         Returns:
-            list of pairs (path, head), a path being the keys and places that lead to the head.
+            List of pairs (path, head), a path being the keys and places that lead to the head.
 
         >>> from kerasrl_pg.heads import Bernoulli, Categorical, Composite
         >>> head = Composite({"legs": (Categorical(2), Categorical(3)), "hand": Bernoulli(5)})
@@ -232,7 +232,7 @@ class Composite(Head):
         (see `envs.ObservationSpec`). `log_prob`, which a served model gives beside them, becomes `log_prob_`.
 
         Args:
-            actions: raw or of the environment, or whatever is nested as `action_spec`.
+            actions: Raw or of the environment, or whatever is nested as `action_spec`.
 
         Returns:
             A flat dictionary.

@@ -17,11 +17,11 @@ def default_head(space, **kwargs):
     few integers: `MultiCategorical`, or `Categorical` where its shape is (); Dict and Tuple: `Composite` of these.
 
     Args:
-        space: action space of one environment.
-        **kwargs: for the head's constructor.
+        space: Action space of one environment.
+        **kwargs: For the head's constructor.
 
     Raises:
-        ValueError: for any other space, and a Box of more integers than a softmax is for.
+        ValueError: For any other space, and a Box of more integers than a softmax is for.
 
     >>> import gymnasium
     >>> from kerasrl_pg.heads import default_head

@@ -79,18 +79,18 @@ class Gaussian(Head):
     [low, high]. Mind that entropy and log-probability are those of the unclipped sample.
 
     Args:
-        shape: of one action: a tuple, or an integer d for (d,).
-        low, high: bounds for `to_env`, broadcast to `shape`; None or infinite for none.
+        shape: Of one action: a tuple, or an integer d for (d,).
+        low, high: Bounds for `to_env`, broadcast to `shape`; None or infinite for none.
         state_dependent_std: False for one trained log σ per dimension, the same in all states
             (Schulman et al. 2015, "Trust Region Policy Optimization", appendix D, and the PPO
             literature since); True for a log σ that is an output of the network.
-        initial_log_std: log σ at initialisation. 0: σ = 1, as CleanRL's PPO
+        initial_log_std: Log σ at initialisation. 0: σ = 1, as CleanRL's PPO
             (ppo_continuous_action.py).
         kernel_initializer: None for the small orthogonal of `Head`.
         **kwargs: `env_dtype` of `Head`, `name` and the rest of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `initial_log_std` is outside (-5, 2), or `low` is not below `high`.
+        ValueError: If `initial_log_std` is outside (-5, 2), or `low` is not below `high`.
 
     >>> import tensorflow as tf
     >>> from kerasrl_pg.heads import Gaussian

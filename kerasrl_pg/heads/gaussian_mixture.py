@@ -103,18 +103,18 @@ class GaussianMixture(Head):
     [low, high]. What `mode`, `entropy` and `kl_divergence` mean is said in `NormalMixture`.
 
     Args:
-        shape: of one action: a tuple, or an integer d for (d,).
+        shape: Of one action: a tuple, or an integer d for (d,).
         num_components: K. 3, ours: the fewest that can hold two ways round an obstacle and a third.
-        low, high: bounds for `to_env`, broadcast to `shape`; None or infinite for none.
-        initial_log_std: log σ of every component at initialisation. 0, as in `Gaussian`.
-        initial_spread: the means start evenly spaced from -initial_spread to initial_spread, the
+        low, high: Bounds for `to_env`, broadcast to `shape`; None or infinite for none.
+        initial_log_std: Log σ of every component at initialisation. 0, as in `Gaussian`.
+        initial_spread: The means start evenly spaced from -initial_spread to initial_spread, the
             same in every dimension. 1, ours, because equal components get equal gradients and
             would stay equal.
         kernel_initializer: None for the small orthogonal of `Head`.
         **kwargs: `env_dtype` of `Head`, `name` and the rest of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `num_components` is below 1, or as `Gaussian`.
+        ValueError: If `num_components` is below 1, or as `Gaussian`.
 
     Source: Bishop 1994, "Mixture Density Networks".
 

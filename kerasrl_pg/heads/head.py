@@ -28,7 +28,7 @@ class Notes:
     """What `noting` noted.
 
     Attributes:
-        all: the parameters of every call, in order.
+        all: The parameters of every call, in order.
     """
 
     def __init__(self):
@@ -39,7 +39,7 @@ class Notes:
         """The parameters [..., P] of the one distribution that was made.
 
         Raises:
-            RuntimeError: if a head made none, or several.
+            RuntimeError: If a head made none, or several.
         """
         if len(self.all) != 1:
             raise RuntimeError(
@@ -79,10 +79,10 @@ def heads_of(model, kind=None):
 
     Args:
         model: Keras model or layer.
-        kind: class of the heads; None for `Head`.
+        kind: Class of the heads; None for `Head`.
 
     Returns:
-        list of layers.
+        List of layers.
 
     >>> from kerasrl_pg.heads import Categorical, Composite
     >>> model = keras.Sequential([keras.layers.Dense(4), Composite((Categorical(2), Categorical(3)))])
@@ -126,15 +126,15 @@ class DistributionLayer(keras.layers.Layer):
     policies that should be 1 is not in bfloat16.
 
     Args:
-        num_parameters: outputs of the Dense; None for a layer without one, which makes its parameters itself.
-        kernel_initializer: initializer of its kernel.
+        num_parameters: Outputs of the Dense; None for a layer without one, which makes its parameters itself.
+        kernel_initializer: Initializer of its kernel.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
 
     Attributes:
         num_parameters: P, the last size of `parameters(features)`.
 
     Raises:
-        ValueError: for a `dtype` other than float32.
+        ValueError: For a `dtype` other than float32.
     """
 
     def __init__(self, num_parameters, kernel_initializer, **kwargs):
@@ -189,21 +189,21 @@ class Head(DistributionLayer):
     can be forbidden sets `mask_shape` and implements `mask`, `all_masked` and `_read_mask`.
 
     Attributes:
-        action_shape, action_dtype: of one raw action; None where that is several tensors. `action_spec` says it
+        action_shape, action_dtype: Of one raw action; None where that is several tensors. `action_spec` says it
             of every head.
-        env_dtype: of what `to_env` gives, a name; None until something says it, then the family's own.
-        mask_shape: shape of the mask of one action; None where the head takes no masks.
-        noise_kind: the function of `ops.random` that makes the noise, "uniform" or "normal".
-        noise_shape: shape of the noise of one action.
+        env_dtype: Of what `to_env` gives, a name; None until something says it, then the family's own.
+        mask_shape: Shape of the mask of one action; None where the head takes no masks.
+        noise_kind: The function of `ops.random` that makes the noise, "uniform" or "normal".
+        noise_shape: Shape of the noise of one action.
 
     Args:
-        action_shape: tuple.
+        action_shape: Tuple.
         num_parameters: P, the size of `parameters(features)`.
-        noise_shape: tuple; `action_shape` when None.
+        noise_shape: Tuple; `action_shape` when None.
         kernel_initializer: None for `Orthogonal(0.01)`: a policy that starts out nearly the same in
             every state and far from saturation (Andrychowicz et al. 2021, "What Matters in
             On-Policy Reinforcement Learning?", section 3.2; Engstrom et al. 2020).
-        env_dtype: dtype of the action space; `from_space` says it, and an agent does where nobody has.
+        env_dtype: Dtype of the action space; `from_space` says it, and an agent does where nobody has.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
     """
 
@@ -250,7 +250,7 @@ class Head(DistributionLayer):
         """The tensors of an action by their names, as a served model gives them.
 
         Args:
-            actions: raw or of the environment, or whatever is nested as `action_spec`.
+            actions: Raw or of the environment, or whatever is nested as `action_spec`.
 
         Returns:
             A flat dictionary: "action", or a name for each part of a `Composite`.
@@ -267,7 +267,7 @@ class Head(DistributionLayer):
 
         Args:
             seed: int32[2], as for `ops.random`.
-            shape: leading dimensions, for example [N] or [T, N].
+            shape: Leading dimensions, for example [N] or [T, N].
 
         Returns:
             float32 [*shape, *noise_shape].
@@ -289,14 +289,14 @@ class Head(DistributionLayer):
         is allowed the result is finite and means nothing; refuse such rows by `all_masked` beforehand.
 
         Args:
-            distribution: of this head, batch shape [...]; masks may have been applied to it.
+            distribution: Of this head, batch shape [...]; masks may have been applied to it.
             masks: bool [..., *mask_shape], True for what is allowed.
 
         Returns:
             A distribution of the same kind.
 
         Raises:
-            ValueError: if the head takes no masks.
+            ValueError: If the head takes no masks.
         """
         raise self._maskless()
 
@@ -310,7 +310,7 @@ class Head(DistributionLayer):
             bool [...], likewise; True where one of the choices that make up an action is left without any.
 
         Raises:
-            ValueError: if the head takes no masks.
+            ValueError: If the head takes no masks.
         """
         raise self._maskless()
 
@@ -318,14 +318,14 @@ class Head(DistributionLayer):
         """What an environment says is allowed, for one action or a batch, as one array.
 
         Args:
-            mask: arrays of 0 and 1, bool or numbers, nested as gymnasium's `space.sample(mask)` wants; see the
+            mask: Arrays of 0 and 1, bool or numbers, nested as gymnasium's `space.sample(mask)` wants; see the
                 families. An object array holds one mask for each environment, as in a vector environment's `info`.
 
         Returns:
-            bool array [..., *mask_shape]. Whether anything is left allowed is not judged here.
+            Bool array [..., *mask_shape]. Whether anything is left allowed is not judged here.
 
         Raises:
-            ValueError: if it is nested otherwise, of another shape, holds anything but 0 and 1, or the head takes no
+            ValueError: If it is nested otherwise, of another shape, holds anything but 0 and 1, or the head takes no
                 masks.
         """
         if self.mask_shape is None:

@@ -79,12 +79,12 @@ class TanhGaussian(Gaussian):
     calls the deterministic action (Haarnoja et al. 2018); the density of tanh u may peak elsewhere.
 
     Args:
-        low, high: finite bounds, arrays of the action's shape (or broadcast to `shape`).
-        shape: of one action; None for that of `low` and `high`.
-        state_dependent_std, initial_log_std, kernel_initializer, **kwargs: as in `Gaussian`.
+        low, high: Finite bounds, arrays of the action's shape (or broadcast to `shape`).
+        shape: Of one action; None for that of `low` and `high`.
+        state_dependent_std, initial_log_std, kernel_initializer, **kwargs: As in `Gaussian`.
 
     Raises:
-        ValueError: if a bound is infinite, or `low` is not below `high`.
+        ValueError: If a bound is infinite, or `low` is not below `high`.
 
     >>> import tensorflow as tf
     >>> from kerasrl_pg.heads import TanhGaussian

@@ -34,14 +34,14 @@ class ValueHead(DistributionLayer):
         """What the critic minimises, elementwise: the negative log-likelihood of the returns.
 
         Args:
-            distribution: of this head, batch shape [...].
+            distribution: Of this head, batch shape [...].
             returns: [...], no gradient flows into them.
 
         Returns:
             float32 [...].
 
         Raises:
-            ValueError: if the shapes differ; [B, 1] against [B] would broadcast to [B, B].
+            ValueError: If the shapes differ; [B, 1] against [B] would broadcast to [B, B].
         """
         return -distribution.log_prob(_targets(distribution, returns))
 
@@ -93,7 +93,7 @@ class Histogram(tfd.AutoCompositeTensorDistribution):
 
     Args:
         logits: [..., num_bins].
-        low, high, sigma: floats, the range and the width of the target's Gaussian.
+        low, high, sigma: Floats, the range and the width of the target's Gaussian.
     """
 
     def __init__(self, logits, low, high, sigma, name="Histogram"):
@@ -154,7 +154,7 @@ def hl_gauss(returns, edges, sigma):
     Args:
         returns: [...].
         edges: [num_bins + 1], increasing.
-        sigma: a positive float, in the unit of the returns.
+        sigma: A positive float, in the unit of the returns.
 
     Returns:
         [..., num_bins], summing to 1.
@@ -175,15 +175,15 @@ class HistogramValue(ValueHead):
     the target histogram, 1.20 nats with the default sigma, not 0.
 
     Args:
-        low, high: range of the histogram, in the unit of the returns. Leave a margin of 3 bins: a
+        low, high: Range of the histogram, in the unit of the returns. Leave a margin of 3 bins: a
             return at an end is learned 0.7 bins too far inside (see `hl_gauss`).
-        num_bins: number of bins. 51, the number of atoms of C51 (Bellemare et al. 2017).
-        sigma: width of the target's Gaussian; None for 0.75 bins (Farebrother et al. 2024).
+        num_bins: Number of bins. 51, the number of atoms of C51 (Bellemare et al. 2017).
+        sigma: Width of the target's Gaussian; None for 0.75 bins (Farebrother et al. 2024).
         kernel_initializer: None for `Orthogonal(1.0)`.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `low` is not below `high`, `num_bins` is below 2, or `sigma` not positive.
+        ValueError: If `low` is not below `high`, `num_bins` is below 2, or `sigma` not positive.
 
     >>> import tensorflow as tf
     >>> from kerasrl_pg.heads import HistogramValue

@@ -36,14 +36,7 @@ def adopt(policy, critic, spec, action_space, needs_critic=True, action_masks=No
     """
     shared = None
     if isinstance(getattr(policy, "output", None), dict):
-        shared = policy
-        if critic is not None or set(shared.output) != {"policy", "value"}:
-            raise ValueError(
-                "A `policy` with several outputs must name them 'policy' and 'value', and comes without a `critic`. "
-                f"Received: outputs {sorted(shared.output)}, critic={critic!r}."
-            )
-        policy = keras.Model(shared.input, shared.output["policy"], name="policy")
-        critic = keras.Model(shared.input, shared.output["value"], name="critic")
+        shared, (policy, critic) = policy, _parted(policy, critic)
     if not needs_critic:
         critic = None
     elif critic is None:
@@ -74,6 +67,19 @@ def adopt(policy, critic, spec, action_space, needs_critic=True, action_masks=No
         )
     key = _mask_key(head, spec, action_masks)
     return ActorCritic(policy, critic, shared, head, critic_head, spec, spec.space, action_space, key)
+
+
+def _parted(shared, critic):
+    """Policy and critic of a model with two outputs; `critic` is what was given beside it, which must be None."""
+    if critic is not None or set(shared.output) != {"policy", "value"}:
+        raise ValueError(
+            "A `policy` with several outputs must name them 'policy' and 'value', and comes without a `critic`. "
+            f"Received: outputs {sorted(shared.output)}, critic={critic!r}."
+        )
+    return (
+        keras.Model(shared.input, shared.output["policy"], name="policy"),
+        keras.Model(shared.input, shared.output["value"], name="critic"),
+    )
 
 
 def _mask_key(head, spec, asked):

@@ -287,7 +287,7 @@ def cnn(images, initializer, activation="relu", low=0, high=255):
         low, high: Bounds of the values, as numbers or arrays of the image's shape.
 
     Returns:
-        float features [B, 512], or [B, 128] for small images.
+        Float features [B, 512], or [B, 128] for small images.
 
     >>> inputs = keras.Input((84, 84, 4), dtype="uint8")
     >>> cnn(inputs, lambda gain: keras.initializers.Orthogonal(gain)).shape

@@ -6,12 +6,13 @@ beside it, by `recall`: sequences of consecutive steps, what was remembered befo
 
 import contextlib
 import contextvars
+import random
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasrl_pg.checks import check_whole
+from kerasrl_pg.checks import check_choice, check_number, check_whole
 from kerasrl_pg.models.anew import anew
 
 _unrolled = contextvars.ContextVar("unrolled", default=False)
@@ -100,7 +101,9 @@ class Recurrent(Memory):
                 "`cell` must be a Keras cell, such as keras.layers.GRUCell(64), or a recurrent layer of one. "
                 f"Received: cell={cell!r}."
             )
-        self._rnn = keras.layers.RNN(_Restarting(cell), return_sequences=True, return_state=True, dtype=self.dtype_policy)
+        self._rnn = keras.layers.RNN(
+            _Restarting(cell), return_sequences=True, return_state=True, dtype=self.dtype_policy
+        )
 
     @property
     def cell(self):
@@ -219,11 +222,13 @@ class _Restarting(keras.layers.Layer):
         return outputs, list(states) if tf.nest.is_nested(states) else [states]
 
 
-def GRU(units, **kwargs):  # noqa: N802 - as Keras names its layers.
+def GRU(units, span=None, **kwargs):
     """A gated recurrent unit (Cho et al. 2014, arXiv 1406.1078) as a network's memory.
 
     Args:
         units: Width of what is remembered and given, at least 1.
+        span: None, or the longest time in steps over which something must be remembered, above 2: gates start so that
+            units keep theirs for 1 to `span` steps (see `Chrono`).
         kwargs: Of `keras.layers.GRUCell`.
 
     Returns:
@@ -232,14 +237,17 @@ def GRU(units, **kwargs):  # noqa: N802 - as Keras names its layers.
     >>> import kerasrl_pg as pg
     >>> networks = pg.Networks(hidden_units=(32,), memory=pg.models.GRU(16))
     """
+    if span is not None:
+        kwargs["bias_initializer"] = Chrono(span, gates=3)
     return Recurrent(keras.layers.GRUCell(units, **kwargs))
 
 
-def LSTM(units, **kwargs):  # noqa: N802
+def LSTM(units, span=None, **kwargs):
     """A long short-term memory (Hochreiter and Schmidhuber 1997) as a network's memory.
 
     Args:
         units: Width of what is given, at least 1; twice as many numbers are remembered.
+        span: As for `GRU`.
         kwargs: Of `keras.layers.LSTMCell`.
 
     Returns:
@@ -248,7 +256,48 @@ def LSTM(units, **kwargs):  # noqa: N802
     >>> LSTM(16).cell.units
     16
     """
+    if span is not None:
+        kwargs |= {"bias_initializer": Chrono(span, gates=4), "unit_forget_bias": False}
     return Recurrent(keras.layers.LSTMCell(units, **kwargs))
+
+
+@keras.saving.register_keras_serializable("kerasrl_pg")
+class Chrono(keras.initializers.Initializer):
+    """Biases of gates that keep what is remembered: log u, u uniform in [1, span - 1], for the gate that keeps, and its
+    negative for an LSTM's input gate.
+
+    A gate of bias b keeps the share 1 / (1 + e^-b) in a step, so that a unit forgets in about e^b steps. With biases of
+    0 half is lost in each, and what was seen 50 steps ago has no gradient (2^-50).
+
+    Args:
+        span: Longest time, in steps, above 2.
+        gates: 3 for a GRU, 4 for an LSTM.
+        seed: Of the draw; None takes one from Python's `random`, as Keras does.
+
+    Source: Tallec and Ollivier 2018, "Can recurrent neural networks warp time?" (arXiv 1804.11188), equation 16 and
+    its analogue for the GRU's update gate.
+
+    >>> Chrono(100, gates=4, seed=0)((8,)).numpy().round(1).tolist()
+    [-4.1, -3.3, 4.1, 3.3, 0.0, 0.0, 0.0, 0.0]
+    """
+
+    def __init__(self, span, gates, seed=None):
+        check_number("span", span, 2.0, exclusive=True)
+        check_choice("gates", gates, (3, 4))
+        self.span, self.gates, self.seed = span, gates, seed
+
+    def __call__(self, shape, dtype=None):
+        units, bias = shape[-1] // self.gates, np.zeros(shape)
+        seed = random.randrange(2**31) if self.seed is None else self.seed
+        keep = np.log(np.random.default_rng(seed).uniform(1.0, self.span - 1.0, units))
+        if self.gates == 3:  # Keras orders update, reset, candidate; a second row is the recurrent kernel's.
+            bias.reshape(-1, shape[-1])[0, :units] = keep
+        else:  # Input, forget, candidate, output.
+            bias[:units], bias[units : 2 * units] = -keep, keep
+        return tf.constant(bias, dtype or "float32")
+
+    def get_config(self):
+        return {"span": self.span, "gates": self.gates, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -282,11 +331,11 @@ class History(Memory):
     def remember(self, features, starts, memory):
         length, width = features.shape[1], features.shape[2]
         earlier = tf.cast(tf.reshape(memory, [-1, self.steps - 1, width]), features.dtype)
-        line = tf.concat([earlier, features], 1)
+        line, nothing = tf.concat([earlier, features], 1), tf.zeros((), features.dtype)
         begun = tf.pad(starts, [[0, 0], [self.steps - 1, 0]])
         windows, before = [], tf.zeros_like(starts)  # Where what is so many steps old is of an earlier episode.
         for place in reversed(range(self.steps)):
-            windows.insert(0, tf.where(before[..., None], 0, line[:, place : place + length]))
+            windows.insert(0, tf.where(before[..., None], nothing, line[:, place : place + length]))
             before |= begun[:, place : place + length]
         outputs = tf.concat(windows, -1)
         return outputs, tf.cast(outputs[:, -1, width:], tf.float32)

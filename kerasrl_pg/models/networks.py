@@ -70,8 +70,8 @@ class Networks:
     Raises:
         ValueError: If a width is below 1, the clip is not positive, a flag is neither True nor False, Keras does not
             know the activation, or an encoder is no kind.
-        TypeError: If `head` is no head, `memory` does not remember, `activation` or an encoder is a class, an encoder is a lambda, which no file
-            could name, or a layer cannot be made anew from its config.
+        TypeError: If `head` is no head, `memory` does not remember, `activation` or an encoder is a class, an encoder
+            is a lambda, which no file could name, or a layer cannot be made anew from its config.
 
     >>> import gymnasium as gym
     >>> networks = Networks(hidden_units=(8,))
@@ -99,32 +99,9 @@ class Networks:
     ):
         memory = memory_layer(memory)
         hidden_units = None if hidden_units is None else tuple(hidden_units)
-        if any(not isinstance(units, (int, np.integer)) or units < 1 for units in hidden_units or ()):
-            raise ValueError(
-                f"`hidden_units` must be whole numbers of at least 1. Received: hidden_units={hidden_units}."
-            )
-        if observation_clip is not None and not observation_clip > 0:
-            raise ValueError(
-                f"`observation_clip` must be positive or None. Received: observation_clip={observation_clip}."
-            )
-        is_head_class = isinstance(head, type) and issubclass(head, heads.Head)
-        if head is not None and not is_head_class and not isinstance(head, heads.Head):
-            raise TypeError(
-                f"`head` must be a Head class or a Head layer of kerasrl_pg.heads. Received: head={head!r}."
-            )
-        if critic_head is not None and not isinstance(critic_head, heads.ValueHead):
-            raise TypeError(f"`critic_head` must be a ValueHead layer. Received: critic_head={critic_head!r}.")
-        if isinstance(activation, type):
-            raise TypeError(
-                "`activation` must be an activation's name, a function, or a layer. "
-                f"Received: activation={activation!r}, a class. Pass an instance of it."
-            )
-        try:
-            keras.activations.get(activation)
-        except ValueError as error:
-            raise ValueError(
-                f"`activation` must be an activation that Keras knows. Received: activation={activation!r}."
-            ) from error
+        check_numbers(hidden_units, observation_clip)
+        check_heads(head, critic_head)
+        check_activation(activation)
         check_flag("orthogonal", orthogonal)
         check_flag("normalize_observations", normalize_observations)
         check_flag("shared", shared)
@@ -266,6 +243,38 @@ class Networks:
             else:
                 config["encoders"] = {k: read(v) if isinstance(v, dict) else v for k, v in encoders.items()}
         return cls(**config)
+
+
+def check_numbers(hidden_units, observation_clip):
+    """Refuses widths of layers, and a clip, that are out of range; arguments of `Networks`."""
+    if any(not isinstance(units, (int, np.integer)) or units < 1 for units in hidden_units or ()):
+        raise ValueError(f"`hidden_units` must be whole numbers of at least 1. Received: hidden_units={hidden_units}.")
+    if observation_clip is not None and not observation_clip > 0:
+        raise ValueError(f"`observation_clip` must be positive or None. Received: observation_clip={observation_clip}.")
+
+
+def check_heads(head, critic_head):
+    """Refuses what is no head of a policy, or of a critic; arguments of `Networks`."""
+    is_head_class = isinstance(head, type) and issubclass(head, heads.Head)
+    if head is not None and not is_head_class and not isinstance(head, heads.Head):
+        raise TypeError(f"`head` must be a Head class or a Head layer of kerasrl_pg.heads. Received: head={head!r}.")
+    if critic_head is not None and not isinstance(critic_head, heads.ValueHead):
+        raise TypeError(f"`critic_head` must be a ValueHead layer. Received: critic_head={critic_head!r}.")
+
+
+def check_activation(activation):
+    """Refuses what Keras does not know as an activation; argument of `Networks`."""
+    if isinstance(activation, type):
+        raise TypeError(
+            "`activation` must be an activation's name, a function, or a layer. "
+            f"Received: activation={activation!r}, a class. Pass an instance of it."
+        )
+    try:
+        keras.activations.get(activation)
+    except ValueError as error:
+        raise ValueError(
+            f"`activation` must be an activation that Keras knows. Received: activation={activation!r}."
+        ) from error
 
 
 def _to_config(encoder):

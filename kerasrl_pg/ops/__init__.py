@@ -2,16 +2,12 @@
 
 from kerasrl_pg.ops import random
 from kerasrl_pg.ops.baseline import average_baseline, time_dependent_baseline
+from kerasrl_pg.ops.monitoring import clip_fraction, entropy_estimate, kl_k1, kl_k2, kl_k3
 from kerasrl_pg.ops.policy_gradient import (
-    clip_fraction,
     clipped_objective,
-    entropy_estimate,
     gradient_discount,
     importance_objective,
     importance_ratio,
-    kl_k1,
-    kl_k2,
-    kl_k3,
     score_function_objective,
 )
 from kerasrl_pg.ops.returns import (

@@ -20,16 +20,16 @@ def average_baseline(returns, ends, valid):
     Each valid step counts once, so that long episodes weigh more.
 
     Args:
-        returns: float tensor [T, N].
-        ends: bool tensor [T, N], from `episode_ends`.
-        valid: bool tensor [T, N].
+        returns: float [T, N].
+        ends: bool [T, N], from `episode_ends`.
+        valid: bool [T, N].
 
     Returns:
-        float32 tensor [T, N], in the returns' unit, constant over each trajectory; 0 where there is no other.
+        float32 [T, N], in the returns' unit, constant over each trajectory; 0 where there is no other.
         Gradients flow into `returns`.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     Source: the lecture notes' 3.3, "baseline is average return"; without one's own: see above.
 
@@ -49,16 +49,16 @@ def time_dependent_baseline(returns, ends, valid):
     """b_t, the average return of the other trajectories at the same step of theirs.
 
     Args:
-        returns: float tensor [T, N], usually the reward-to-go.
-        ends: bool tensor [T, N], from `episode_ends`.
-        valid: bool tensor [T, N].
+        returns: float [T, N], usually the reward-to-go.
+        ends: bool [T, N], from `episode_ends`.
+        valid: bool [T, N].
 
     Returns:
-        float32 tensor [T, N], b_t at each step's own t; 0 where no other trajectory is that long.
+        float32 [T, N], b_t at each step's own t; 0 where no other trajectory is that long.
         Gradients flow into `returns`.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     Source: chapter 4.4, b_t = E[R_t]; without one's own: see above.
 

@@ -12,8 +12,8 @@ def bits(seed, shape):
     """Uniform random bits, the source of everything else here.
 
     Args:
-        seed: int tensor [2], the agent's seed and a counter; equal seeds give equal bits.
-        shape: shape of the result, ints.
+        seed: int32[2], the agent's seed and a counter; equal seeds give equal bits.
+        shape: Shape of the result, ints.
 
     Returns:
         uint32 tensor, bit-equal in eager, graph and XLA code.
@@ -33,8 +33,8 @@ def uniform(seed, shape):
     The top 23 bits of `bits`, as the midpoints (k + ½) 2⁻²³: exact in float32, both ends included.
 
     Args:
-        seed: int tensor [2].
-        shape: shape of the result, ints.
+        seed: int32[2].
+        shape: Shape of the result, ints.
 
     Returns:
         float32 tensor, bit-equal in eager, graph and XLA code.
@@ -49,8 +49,8 @@ def normal(seed, shape):
     """Standard normal floats, √2 erfinv(2u - 1) of a uniform u.
 
     Args:
-        seed: int tensor [2].
-        shape: shape of the result, ints.
+        seed: int32[2].
+        shape: Shape of the result, ints.
 
     Returns:
         float32 tensor, equal in eager and graph code and up to rounding in XLA; within ±5.3.
@@ -65,12 +65,12 @@ def permutations(seed, count, size):
     """Independent uniform permutations, for instance one a pass over the minibatches.
 
     Args:
-        seed: int tensor [2].
-        count: number of permutations.
-        size: number of elements in each.
+        seed: int32[2].
+        count: Number of permutations.
+        size: Number of elements in each.
 
     Returns:
-        int32 tensor [count, size], each row a permutation of 0 ... size - 1; equal in eager,
+        int32 [count, size], each row a permutation of 0 ... size - 1; equal in eager,
         graph and XLA code.
 
     >>> permutations([3, 4], count=2, size=4).numpy()

@@ -28,13 +28,13 @@ def episode_ends(terminated, truncated, valid):
     by such a row is the last one recorded of its episode.
 
     Args:
-        terminated, truncated, valid: bool tensors [T, N].
+        terminated, truncated, valid: bool [T, N].
 
     Returns:
-        ends: bool tensor [T, N].
+        ends: bool [T, N].
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     >>> no = tf.zeros((4, 1), tf.bool)
     >>> episode_ends(no, no, tf.constant([[True], [True], [False], [True]]))[:, 0].numpy()
@@ -52,19 +52,19 @@ def td_errors(rewards, values, next_values, terminated, gamma):
         δ_t = r_t + γ (1 - terminated_t) V(s_{t+1}) - V(s_t)
 
     Args:
-        rewards: float tensor [T, N].
-        values: float tensor [T, N], V(s_t).
-        next_values: float tensor [T, N], V(s_{t+1}) of the true next observation.
-        terminated: bool tensor [T, N]; truncation does not matter here.
+        rewards: float [T, N].
+        values: float [T, N], V(s_t).
+        next_values: float [T, N], V(s_{t+1}) of the true next observation.
+        terminated: bool [T, N]; truncation does not matter here.
         gamma: γ in [0, 1], the discount of one step.
 
     Returns:
-        float32 tensor [T, N].
+        float32 [T, N].
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
-    Source: Schulman et al. 2016 (arXiv:1506.02438), the definition before eq. 10; the lecture
+    Source: Schulman et al. 2016 (arXiv 1506.02438), the definition before eq. 10; the lecture
     notes' section 3.4.1.
 
     >>> td_errors([[1.0], [1.0]], [[5.0], [5.0]], [[10.0], [10.0]], [[False], [True]], 0.5).numpy()
@@ -82,15 +82,15 @@ def discounted_sum(x, ends, discount):
         S_t = x_t + discount (1 - ends_t) S_{t+1},    S_T = 0.
 
     Args:
-        x: float tensor [T, N].
-        ends: bool tensor [T, N].
-        discount: weight of one step, in [0, 1].
+        x: float [T, N].
+        ends: bool [T, N].
+        discount: Weight of one step, in [0, 1].
 
     Returns:
-        float32 tensor [T, N], in x's unit.
+        float32 [T, N], in x's unit.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     >>> ends = tf.constant([[False], [True], [False]])
     >>> discounted_sum([[1.0], [1.0], [1.0]], ends, 0.5).numpy()
@@ -122,17 +122,17 @@ def gae(rewards, values, next_values, terminated, ends, gamma, gae_lambda):
     printed, λ = 0 would give 0 and not the one-step estimate the text says it gives).
 
     Args:
-        rewards, values, next_values, terminated, gamma: as for `td_errors`.
-        ends: bool tensor [T, N], from `episode_ends`.
+        rewards, values, next_values, terminated, gamma: As for `td_errors`.
+        ends: bool [T, N], from `episode_ends`.
         gae_lambda: λ in [0, 1].
 
     Returns:
-        float32 tensor [T, N].
+        float32 [T, N].
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
-    Source: Schulman et al. 2016 (arXiv:1506.02438), eq. 16.
+    Source: Schulman et al. 2016 (arXiv 1506.02438), eq. 16.
 
     >>> no = tf.zeros((2, 1), tf.bool)
     >>> zero = tf.zeros((2, 1))
@@ -157,17 +157,17 @@ def n_step_advantages(rewards, values, next_values, terminated, ends, gamma, n):
     the weight of r_{t+i}: γ^i is meant, as their A^1 shows.
 
     Args:
-        rewards, values, next_values, terminated, gamma: as for `td_errors`.
-        ends: bool tensor [T, N], from `episode_ends`.
-        n: number of rewards, int >= 1; 1 is `td_errors`, T or more the reward-to-go minus V.
+        rewards, values, next_values, terminated, gamma: As for `td_errors`.
+        ends: bool [T, N], from `episode_ends`.
+        n: Number of rewards, int >= 1; 1 is `td_errors`, T or more the reward-to-go minus V.
 
     Returns:
-        float32 tensor [T, N].
+        float32 [T, N].
 
     Raises:
-        ValueError: if the shapes differ or n < 1.
+        ValueError: If the shapes differ or n < 1.
 
-    Source: Schulman et al. 2016 (arXiv:1506.02438), eqs. 11-14.
+    Source: Schulman et al. 2016 (arXiv 1506.02438), eqs. 11-14.
 
     >>> no = tf.zeros((3, 1), tf.bool)
     >>> zero = tf.zeros((3, 1))
@@ -201,14 +201,14 @@ def rewards_to_go(rewards, next_values, terminated, ends, gamma):
     chapter's eq. 4.3 has it right.
 
     Args:
-        rewards, next_values, terminated, gamma: as for `td_errors`.
-        ends: bool tensor [T, N], from `episode_ends`.
+        rewards, next_values, terminated, gamma: As for `td_errors`.
+        ends: bool [T, N], from `episode_ends`.
 
     Returns:
-        float32 tensor [T, N].
+        float32 [T, N].
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     Source: chapter 4.3, eq. 4.3; Sutton & Barto 2018, section 13.3.
 
@@ -232,14 +232,14 @@ def whole_returns(rewards, next_values, terminated, ends, gamma):
     An episode cut by truncation or by the rollout is completed as in `rewards_to_go`.
 
     Args:
-        rewards, next_values, terminated, gamma: as for `td_errors`.
-        ends: bool tensor [T, N], from `episode_ends`.
+        rewards, next_values, terminated, gamma: As for `td_errors`.
+        ends: bool [T, N], from `episode_ends`.
 
     Returns:
-        float32 tensor [T, N], constant over each episode.
+        float32 [T, N], constant over each episode.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     Source: Williams 1992 (REINFORCE, episodic); the lecture notes' 3.1 and remark 3.2.
 
@@ -255,14 +255,14 @@ def trajectory_totals(x, ends):
     """The sum over its whole trajectory, at each step.
 
     Args:
-        x: float tensor [T, N].
-        ends: bool tensor [T, N], from `episode_ends`.
+        x: float [T, N].
+        ends: bool [T, N], from `episode_ends`.
 
     Returns:
-        float32 tensor [T, N], in x's unit, constant over each trajectory.
+        float32 [T, N], in x's unit, constant over each trajectory.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     >>> trajectory_totals([[1.0], [2.0], [4.0]], tf.constant([[False], [True], [False]]))[:, 0].numpy()
     array([3., 3., 4.], dtype=float32)
@@ -281,14 +281,14 @@ def count_trajectories(ends, valid):
     """How many trajectories there are: whole ones, and those that the rollout cuts off.
 
     Args:
-        ends: bool tensor [T, N], from `episode_ends`.
-        valid: bool tensor [T, N].
+        ends: bool [T, N], from `episode_ends`.
+        valid: bool [T, N].
 
     Returns:
         float32 scalar.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     >>> ends = tf.constant([[False], [True], [False]])
     >>> float(count_trajectories(ends, tf.ones_like(ends)))
@@ -304,12 +304,12 @@ def steps_in_episode(ends, initial=None):
     """Index t of each step within its episode, the exponent of γ^t (`gradient_discount`).
 
     Args:
-        ends: bool tensor [T, N].
-        initial: int tensor [N], steps already taken in the episode before the first row; None
+        ends: bool [T, N].
+        initial: int [N], steps already taken in the episode before the first row; None
             for 0. To go on in the next rollout pass `tf.where(ends[-1], 0, steps[-1] + 1)`.
 
     Returns:
-        int32 tensor [T, N], 0 at the first step of an episode.
+        int32 [T, N], 0 at the first step of an episode.
 
     >>> steps_in_episode(tf.constant([[False], [True], [False], [False]]))[:, 0].numpy()
     array([0, 1, 0, 1], dtype=int32)
@@ -332,19 +332,19 @@ def discounted_accumulator(rewards, ends, gamma, initial):
     Its standard deviation is the unit rewards are scaled by (`scale_rewards`).
 
     Args:
-        rewards: float tensor [T, N].
-        ends: bool tensor [T, N].
+        rewards: float [T, N].
+        ends: bool [T, N].
         gamma: γ in [0, 1], the agent's own.
-        initial: float tensor [N], what the last call returned as `carry`; zeros at first.
+        initial: float [N], what the last call returned as `carry`; zeros at first.
 
     Returns:
-        accumulator: float32 tensor [T, N], all the G_t, in the rewards' unit.
-        carry: float32 tensor [N], (1 - ends_{T-1}) G_{T-1}.
+        accumulator: float32 [T, N], all the G_t, in the rewards' unit.
+        carry: float32 [N], (1 - ends_{T-1}) G_{T-1}.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
-    Source: Engstrom et al. 2020 (arXiv:2005.12729), appendix A, "PPO scaling optimization". The
+    Source: Engstrom et al. 2020 (arXiv 2005.12729), appendix A, "PPO scaling optimization". The
     printed algorithm never resets the sum at an episode's end; we do, as OpenAI Baselines does
     (common/vec_env/vec_normalize.py), for one episode's rewards are no part of the next's return.
 

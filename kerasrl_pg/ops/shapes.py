@@ -15,10 +15,10 @@ def check_same_shape(**tensors):
     `tf.function` it costs nothing after tracing. A dimension not known yet agrees with any.
 
     Args:
-        **tensors: the tensors to compare, by the name to call them in the error; None is skipped.
+        **tensors: The tensors to compare, by the name to call them in the error; None is skipped.
 
     Raises:
-        ValueError: if two shapes differ.
+        ValueError: If two shapes differ.
 
     >>> check_same_shape(values=tf.zeros((3, 1)), returns=tf.zeros(3))
     Traceback (most recent call last):
@@ -43,7 +43,7 @@ def flatten_time(structure):
     """Merge the time and environment axes of every tensor in a structure.
 
     Args:
-        structure: a nest of tensors [T, N, ...].
+        structure: A nest of tensors [T, N, ...].
 
     Returns:
         The same nest with tensors [T * N, ...]; row t * N + n is step t of environment n.
@@ -60,14 +60,14 @@ def masked_mean(x, valid=None):
     """Mean of the valid entries; 0 if there are none.
 
     Args:
-        x: float tensor of any shape, usually [T, N] or a minibatch [B]. Gradients flow into it.
-        valid: bool tensor of x's shape; None for all.
+        x: Float tensor of any shape, usually [T, N] or a minibatch [B]. Gradients flow into it.
+        valid: Bool tensor of x's shape; None for all.
 
     Returns:
-        float scalar, in x's unit.
+        Float scalar, in x's unit.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     >>> float(masked_mean(tf.constant([1.0, 3.0, float("nan")]), tf.constant([True, True, False])))
     2.0
@@ -88,7 +88,7 @@ def magnitudes(x):
     finite numbers exceeds: XLA on a CPU adds rows to rows many numbers at a time, but tests each entry by itself.
 
     Args:
-        x: float tensor of any known shape, not empty.
+        x: Float tensor of any known shape, not empty.
 
     Returns:
         float32 tensor, the size of x's last axis; only whether its entries are finite has a meaning.
@@ -110,8 +110,8 @@ def masked_moments(x, valid=None):
     float32 the variance of a constant is then 0, not the square of the mean's rounding error.
 
     Args:
-        x: tensor [T, N, ...] or [B, ...], features last. float64 is reduced as such, all else in float32.
-        valid: bool tensor [T, N] or [B], the leading axes to reduce; None reduces all axes of x.
+        x: Tensor [T, N, ...] or [B, ...], features last. float64 is reduced as such, all else in float32.
+        valid: bool [T, N] or [B], the leading axes to reduce; None reduces all axes of x.
 
     Returns:
         mean: [...], 0 if nothing is valid.
@@ -119,7 +119,7 @@ def masked_moments(x, valid=None):
         count: scalar, the number of valid rows, of the type of the other two.
 
     Raises:
-        ValueError: if `valid` is not the shape x begins with.
+        ValueError: If `valid` is not the shape x begins with.
 
     >>> x = tf.constant([[1.0, 10.0], [3.0, 10.0], [9.0, 99.0]])
     >>> mean, variance, count = masked_moments(x, tf.constant([True, True, False]))
@@ -152,7 +152,7 @@ def shrinking(x, valid=None):
 
     Args:
         x: float32 tensor of any shape.
-        valid: bool tensor of x's shape; None for all.
+        valid: Bool tensor of x's shape; None for all.
 
     Returns:
         float32 scalar, 1 or 2⁻⁸⁰, so that no digit changes.
@@ -164,35 +164,50 @@ def shrinking(x, valid=None):
     return tf.where(tf.reduce_max(sizes) < 2.0**50, 1.0, 2.0**-80)
 
 
-def standardize(x, valid=None, mean=None, epsilon=1e-8):
+def standardize(x, valid=None, mean=None, epsilon=1e-8, returns=None, floor=1e-3):
     """Shift and scale to mean 0 and standard deviation 1, as is done to advantages.
 
-    (x - mean) / max(std, ε), with the population's std. A batch of one, or of equal numbers,
-    gives zeros, not NaN.
+    (x - mean) / max(std, ε, c rms(R)), with the population's std. A batch of one, or of equal
+    numbers, gives zeros, not NaN. Where the std is the greatest of the three, R changes no bit.
 
     Args:
-        x: float tensor of any shape, usually [T, N] or a minibatch [B].
-        valid: bool tensor of x's shape; None for all. The others come out 0.
-        mean: what is subtracted, a float tensor that broadcasts to x; None for the batch's own mean.
-        epsilon: floor of the std, in x's unit. 1e-8 is what PPO2 adds to the std (Dhariwal et
+        x: Float tensor of any shape, usually [T, N] or a minibatch [B].
+        valid: Bool tensor of x's shape; None for all. The others come out 0.
+        mean: What is subtracted, a float tensor that broadcasts to x; None for the batch's own mean.
+        epsilon: Floor of the std, in x's unit. 1e-8 is what PPO2 adds to the std (Dhariwal et
             al. 2017, OpenAI Baselines, ppo2/model.py); a floor is ours, because it leaves the
             std of every ordinary batch at 1.
+        returns: R, float tensor of x's shape and unit, what the advantages x are differences of;
+            None for no floor but ε.
+        floor: c, the least std as a share of the root mean square of R. 1e-3, ours, because a
+            solved task leaves advantages that are the critic's error alone (10⁻⁶ to 10⁻⁴ of R on
+            MiniGrid and CartPole), which at std 1 undo the policy; while there is something to
+            learn the std is 2 10⁻³ of R and more (CartPole, Pendulum, MuJoCo). A share, so that
+            the scale of rewards does not matter.
 
     Returns:
         float32 tensor of x's shape, without unit.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     >>> standardize(tf.constant([1.0, 3.0, 5.0, 7.0])).numpy().round(3)
     array([-1.342, -0.447,  0.447,  1.342], dtype=float32)
     >>> standardize(tf.constant([7.0])).numpy()
     array([0.], dtype=float32)
+    >>> standardize(tf.constant([1e-6, -1e-6]), returns=tf.constant([1.0, 1.0])).numpy().round(4)
+    array([ 0.001, -0.001], dtype=float32)
     """
-    check_same_shape(x=x, valid=valid)
+    check_same_shape(x=x, valid=valid, returns=returns)
     x = tf.cast(x, tf.float32)
     unit = shrinking(x, valid)
     x *= unit
     own_mean, variance, _ = masked_moments(x, valid)
-    standard = (x - (own_mean if mean is None else mean * unit)) / tf.maximum(tf.sqrt(variance), epsilon)
+    least = epsilon
+    if returns is not None:
+        returns = tf.cast(returns, tf.float32)
+        small = shrinking(returns, valid)
+        rms = tf.sqrt(masked_mean(tf.square(small * returns), valid))
+        least = tf.maximum(least, floor * (unit / small) * rms)
+    standard = (x - (own_mean if mean is None else mean * unit)) / tf.maximum(tf.sqrt(variance), least)
     return standard if valid is None else tf.where(valid, standard, 0.0)

@@ -11,14 +11,14 @@ def merge_moments(mean, variance, count, batch_mean, batch_variance, batch_count
     with d = μ_b - μ_a. Merging with an empty sample changes nothing; where n_a is 0, σ_a² counts for nothing.
 
     Args:
-        mean, variance: float tensors [...], of the population (divided by n).
-        count: float scalar, n_a >= 0. In float32 it stands still at 2²⁴, and the mean once the batch's share
+        mean, variance: float [...], of the population (divided by n).
+        count: Float scalar, n_a >= 0. In float32 it stands still at 2²⁴, and the mean once the batch's share
             of d is below its last digit; keep long statistics in float64.
-        batch_mean, batch_variance, batch_count: the same of the other sample, as `masked_moments`
+        batch_mean, batch_variance, batch_count: The same of the other sample, as `masked_moments`
             gives them; cast to the type of `mean`.
 
     Returns:
-        mean, variance, count of both, of the type of `mean`.
+        Mean, variance, count of both, of the type of `mean`.
 
     Source: Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise algorithm for computing
     sample variances".
@@ -44,16 +44,16 @@ def normalize(x, mean, variance, clip=10.0, epsilon=1e-8):
     """(x - mean) / sqrt(variance + ε), clipped to [-clip, clip].
 
     Args:
-        x: float tensor [..., *features].
-        mean, variance: float tensors [*features].
-        clip: bound in standard deviations; None for none. 10 is OpenAI Baselines' `clipob`
+        x: float [..., *features].
+        mean, variance: float [*features].
+        clip: Bound in standard deviations; None for none. 10 is OpenAI Baselines' `clipob`
             (common/vec_env/vec_normalize.py).
-        epsilon: added to the variance; 1e-8, from the same file.
+        epsilon: Added to the variance; 1e-8, from the same file.
 
     Returns:
-        float tensor of x's shape, without unit. Gradients flow into x where it is not clipped.
+        Float tensor of x's shape, without unit. Gradients flow into x where it is not clipped.
 
-    Source: Engstrom et al. 2020 (arXiv:2005.12729), "observation normalization" and "observation
+    Source: Engstrom et al. 2020 (arXiv 2005.12729), "observation normalization" and "observation
     clipping".
 
     >>> normalize(tf.constant([3.0, 500.0]), mean=1.0, variance=4.0).numpy()
@@ -70,16 +70,16 @@ def scale_rewards(rewards, variance, clip=10.0, epsilon=1e-8):
     a constant to every reward, which changes what is optimal wherever the policy has a say in the episode's length.
 
     Args:
-        rewards: float tensor [T, N].
-        variance: float scalar, float32 or float64, the running variance of `discounted_accumulator`'s output.
-        clip: bound of a scaled reward; None for none. 10 is OpenAI Baselines' `cliprew`
+        rewards: float [T, N].
+        variance: Float scalar, float32 or float64, the running variance of `discounted_accumulator`'s output.
+        clip: Bound of a scaled reward; None for none. 10 is OpenAI Baselines' `cliprew`
             (common/vec_env/vec_normalize.py).
-        epsilon: added to the variance; 1e-8, from the same file.
+        epsilon: Added to the variance; 1e-8, from the same file.
 
     Returns:
-        float tensor [T, N], without unit.
+        float [T, N], without unit.
 
-    Source: Engstrom et al. 2020 (arXiv:2005.12729), "reward scaling" and "reward clipping"; a variance of 0: ours.
+    Source: Engstrom et al. 2020 (arXiv 2005.12729), "reward scaling" and "reward clipping"; a variance of 0: ours.
 
     >>> scale_rewards(tf.constant([1.0, -100.0]), variance=4.0).numpy()
     array([  0.5, -10. ], dtype=float32)

@@ -17,10 +17,10 @@ def flatten_parameters(tensors):
     """Tensors of any shapes as one vector.
 
     Args:
-        tensors: list of float tensors or variables.
+        tensors: List of float tensors or variables.
 
     Returns:
-        float32 tensor [P], their entries in order, whatever their precision. Gradients flow.
+        float32 [P], their entries in order, whatever their precision. Gradients flow.
 
     >>> flatten_parameters([tf.constant([[1.0, 2.0]]), tf.constant(3.0)]).numpy()
     array([1., 2., 3.], dtype=float32)
@@ -32,11 +32,11 @@ def split_parameters(vector, like):
     """The inverse of `flatten_parameters`.
 
     Args:
-        vector: float tensor [P].
-        like: list of tensors or variables, whose static shapes have P entries together.
+        vector: float [P].
+        like: List of tensors or variables, whose static shapes have P entries together.
 
     Returns:
-        list of float tensors of those shapes and precisions. Gradients flow.
+        List of float tensors of those shapes and precisions. Gradients flow.
 
     >>> [x.numpy().tolist() for x in split_parameters(tf.range(3.0), [tf.zeros((1, 2)), tf.zeros(())])]
     [[[0.0, 1.0]], 2.0]
@@ -50,10 +50,10 @@ def all_finite(*tensors):
     """Whether no entry is NaN or infinite.
 
     Args:
-        *tensors: float tensors of any shapes.
+        *tensors: Float tensors of any shapes.
 
     Returns:
-        bool scalar.
+        Bool scalar.
 
     >>> bool(all_finite(tf.ones(2), 3.0)), bool(all_finite(tf.constant([1.0, float("nan")])))
     (True, False)
@@ -70,11 +70,11 @@ def parameter_step_size(gradient, max_squared_norm):
     meant, for the other would forbid large weights and not large steps.
 
     Args:
-        gradient: float tensor [P], d.
+        gradient: float [P], d.
         max_squared_norm: ε > 0, in the unit of a parameter squared.
 
     Returns:
-        float scalar; 0 where d is 0 or not finite, or ‖d‖² is in float32, and there is nowhere to go.
+        Float scalar; 0 where d is 0 or not finite, or ‖d‖² is in float32, and there is nowhere to go.
 
     Source: the lecture notes' 3.6.1.
 
@@ -96,17 +96,17 @@ def natural_step_size(gradient, direction, max_kl):
     far from the solution they are, and needs no product more.
 
     Args:
-        gradient: float tensor [P], ∇J.
-        direction: float tensor [P], F⁻¹ ∇J, or (F + cI)⁻¹ ∇J, whose step has a KL divergence below δ.
+        gradient: float [P], ∇J.
+        direction: float [P], F⁻¹ ∇J, or (F + cI)⁻¹ ∇J, whose step has a KL divergence below δ.
         max_kl: δ > 0, nats.
 
     Returns:
-        float scalar; 0 where ∇J^T d is not positive or not finite.
+        Float scalar; 0 where ∇J^T d is not positive or not finite.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
-    Source: Schulman et al. 2015 (arXiv:1502.05477), appendix C; the lecture notes' 3.6.2.
+    Source: Schulman et al. 2015 (arXiv 1502.05477), appendix C; the lecture notes' 3.6.2.
 
     >>> fisher = tf.linalg.diag([2.0, 0.5])
     >>> gradient = tf.constant([1.0, 1.0])
@@ -140,16 +140,16 @@ def fisher_vector_product(policy, mean_kl, variables):
     mean of ∇log π ∇log π^T over these actions.
 
     Args:
-        policy: function without arguments giving the distribution π_θ on the batch; it must read
+        policy: Function without arguments giving the distribution π_θ on the batch; it must read
             `variables`, and its tensors must be those of TFP's composite tensors.
-        mean_kl: function (old, new) of two distributions giving a float scalar, nats, mean over the
+        mean_kl: Function (old, new) of two distributions giving a float scalar, nats, mean over the
             batch. `old` is π_θ itself with gradients stopped.
-        variables: list of `tf.Variable`, θ. No gradient flows through the products.
+        variables: List of `tf.Variable`, θ. No gradient flows through the products.
 
     Returns:
         A function from a vector float [P] to Fv, float [P]. It may be called inside `tf.while_loop`.
 
-    Source: Schulman et al. 2015 (arXiv:1502.05477), appendix C (J^T M J); Pearlmutter 1994, "Fast
+    Source: Schulman et al. 2015 (arXiv 1502.05477), appendix C (J^T M J); Pearlmutter 1994, "Fast
     exact multiplication by the Hessian".
 
     >>> import tensorflow_probability as tfp
@@ -192,11 +192,11 @@ def explicit_fisher(product, size):
     """F written out, by its products with the unit vectors.
 
     Args:
-        product: function from a vector [P] to Fv [P].
+        product: Function from a vector [P] to Fv [P].
         size: P, an int. Memory and time grow with P²; meant for small models.
 
     Returns:
-        float tensor [P, P].
+        float [P, P].
 
     >>> explicit_fisher(lambda v: tf.constant([2.0, 3.0]) * v, 2).numpy()
     array([[2., 0.],
@@ -212,16 +212,16 @@ def solve_fisher(fisher, gradient, damping=0.0):
     nothing. The gradient has no part in such a direction, and F⁺ takes no step in it.
 
     Args:
-        fisher: float tensor [P, P], symmetric, positive semidefinite up to rounding.
-        gradient: float tensor [P].
+        fisher: float [P, P], symmetric, positive semidefinite up to rounding.
+        gradient: float [P].
         damping: c >= 0.
 
     Returns:
-        float tensor [P]; 0 where an entry of F or g is not finite. Eigenvalues of F below P times the
+        float [P]; 0 where an entry of F or g is not finite. Eigenvalues of F below P times the
         rounding error of its greatest count as 0.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: If the shapes do not fit.
 
     Source: Kakade 2001, "A natural policy gradient"; the lecture notes' 3.6.2.
 
@@ -247,13 +247,13 @@ def conjugate_gradient(product, b, iterations=10, tolerance=1e-6):
     direction that float32 could tell from rounding: A is singular there, and the step is endless.
 
     Args:
-        product: function from a vector [P] to Av [P].
-        b: float tensor [P].
-        iterations: the most products taken, at least 1. 10: OpenAI Baselines' trpo_mpi and Spinning Up.
-        tolerance: of ‖b - Ax‖ / ‖b‖. 1e-6, ours: what float32 resolves.
+        product: Function from a vector [P] to Av [P].
+        b: float [P].
+        iterations: The most products taken, at least 1. 10: OpenAI Baselines' trpo_mpi and Spinning Up.
+        tolerance: Of ‖b - Ax‖ / ‖b‖. 1e-6, ours: what float32 resolves.
 
     Returns:
-        x: float tensor [P]; 0 where b is 0 or not finite, or ‖b‖² is in float32.
+        x: float [P]; 0 where b is 0 or not finite, or ‖b‖² is in float32.
         residual: float scalar, ‖b - Ax‖ / ‖b‖ by the recursion; 0 where x is.
 
     Source: Nocedal and Wright 2006, "Numerical Optimization", algorithm 5.2.
@@ -294,21 +294,21 @@ def backtracking_line_search(evaluate, start, max_kl, ratio=0.8, backtracks=10):
     notes (3.6.3) shorten where KL < δ, which is the case to be content with; KL > δ is meant.
 
     Args:
-        evaluate: function from a fraction, a float scalar, to a tuple of float scalars (KL, J, and
+        evaluate: Function from a fraction, a float scalar, to a tuple of float scalars (KL, J, and
             what else is to be known of the place); it may move a policy's variables there.
-        start: what `evaluate` gives at fraction 0.
+        start: What `evaluate` gives at fraction 0.
         max_kl: δ > 0, nats.
         ratio: ρ in (0, 1). 0.8, Spinning Up and Stable-Baselines3-Contrib; the notes and OpenAI
             Baselines have 0.5.
-        backtracks: how many times at most the step is shortened, at least 0. 10, ours; all of these
+        backtracks: How many times at most the step is shortened, at least 0. 10, ours; all of these
             try ten fractions, and so shorten nine times.
 
     Returns:
-        fraction: float scalar, 0 where none was accepted.
+        fraction: Float scalar, 0 where none was accepted.
         shortened: int scalar, how many fractions were refused.
         values: what `evaluate` gave there; `start` where none was accepted.
 
-    Source: Schulman et al. 2015 (arXiv:1502.05477), appendix C; the lecture notes' 3.6.3.
+    Source: Schulman et al. 2015 (arXiv 1502.05477), appendix C; the lecture notes' 3.6.3.
 
     >>> evaluate = lambda fraction: (fraction**2, fraction)
     >>> fraction, shortened, _ = backtracking_line_search(evaluate, (0.0, 0.0), max_kl=0.5, ratio=0.5)
@@ -337,18 +337,18 @@ def kl_penalized_objective(ratio, advantages, kl, penalty):
     """π/π_old A - λ KL(π_old || π), TRPO's constraint as a price.
 
     Args:
-        ratio: float tensor [T, N], from `importance_ratio`. Gradients flow into it.
-        advantages: float tensor [T, N]. No gradient flows into it.
-        kl: float tensor [T, N], nats. Gradients flow into it.
+        ratio: float [T, N], from `importance_ratio`. Gradients flow into it.
+        advantages: float [T, N]. No gradient flows into it.
+        kl: float [T, N], nats. Gradients flow into it.
         penalty: λ >= 0, in the advantages' unit per nat. No gradient flows into it.
 
     Returns:
-        float tensor [T, N], in the advantages' unit.
+        float [T, N], in the advantages' unit.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
-    Source: Schulman et al. 2017 (arXiv:1707.06347), eq. 8; the lecture notes' 3.6.3.
+    Source: Schulman et al. 2017 (arXiv 1707.06347), eq. 8; the lecture notes' 3.6.3.
 
     >>> kl_penalized_objective(tf.constant([1.5]), tf.constant([2.0]), tf.constant([0.1]), 10.0).numpy()
     array([2.], dtype=float32)
@@ -364,14 +364,14 @@ def adapt_penalty(penalty, kl, target_kl, bounds=PENALTY_BOUNDS):
 
     Args:
         penalty: λ > 0, within `bounds`.
-        kl: float scalar, mean KL(π_old || π) of the update, nats. NaN leaves λ alone.
+        kl: Float scalar, mean KL(π_old || π) of the update, nats. NaN leaves λ alone.
         target_kl: δ > 0, nats.
         bounds: λ stays within these two.
 
     Returns:
-        float scalar.
+        Float scalar.
 
-    Source: Schulman et al. 2017 (arXiv:1707.06347), section 4; the lecture notes' 3.6.3, which
+    Source: Schulman et al. 2017 (arXiv 1707.06347), section 4; the lecture notes' 3.6.3, which
     double at equality, too.
 
     >>> [float(adapt_penalty(1.0, kl, target_kl=0.01)) for kl in (0.005, 0.01, 0.02)]

@@ -12,14 +12,14 @@ def squared_error(values, returns):
     up to a constant, so a critic's head of that kind has the same gradient.
 
     Args:
-        values: float tensor [T, N], V(s_t). Gradients flow into it.
-        returns: float tensor [T, N], the regression target. No gradient flows into it.
+        values: float [T, N], V(s_t). Gradients flow into it.
+        returns: float [T, N], the regression target. No gradient flows into it.
 
     Returns:
-        float tensor [T, N], in the returns' unit squared.
+        float [T, N], in the returns' unit squared.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     Source: the lecture notes' 3.3, min over ψ of E‖R - V‖²; the half is ours.
 
@@ -39,19 +39,19 @@ def clipped_squared_error(values, old_values, returns, value_clip):
     (rewards scaled by `scale_rewards`, for instance).
 
     Args:
-        values: float tensor [T, N], V(s_t). Gradients flow into it.
-        old_values: float tensor [T, N], V(s_t) before the update. No gradient flows into it.
-        returns: float tensor [T, N], the regression target. No gradient flows into it.
+        values: float [T, N], V(s_t). Gradients flow into it.
+        old_values: float [T, N], V(s_t) before the update. No gradient flows into it.
+        returns: float [T, N], the regression target. No gradient flows into it.
         value_clip: c > 0, in the returns' unit.
 
     Returns:
-        float tensor [T, N], in the returns' unit squared.
+        float [T, N], in the returns' unit squared.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     Source: OpenAI Baselines, ppo2/model.py; named "value function clipping" by Engstrom et al. 2020
-    (arXiv:2005.12729).
+    (arXiv 2005.12729).
 
     >>> clipped_squared_error([3.0], [0.0], [4.0], value_clip=1.0).numpy()
     array([4.5], dtype=float32)
@@ -68,15 +68,15 @@ def explained_variance(values, returns, valid=None):
     Where the returns do not vary there is nothing to explain and it is 0.
 
     Args:
-        values: float tensor [T, N].
-        returns: float tensor [T, N].
-        valid: bool tensor [T, N]; None for all.
+        values: float [T, N].
+        returns: float [T, N].
+        valid: bool [T, N]; None for all.
 
     Returns:
         float32 scalar without unit, at most 1.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
 
     Source: the coefficient of determination of R - V up to a constant shift, as logged by OpenAI
     Baselines, common/math_util.py.

@@ -212,7 +212,8 @@ class Actor:
             weights, arrays = iter(arguments[: len(self._weights)]), arguments[len(self._weights) :]
             models = []
             for model in self._models:
-                values = [[next(weights) for _ in group] for group in (model.trainable_variables, model.non_trainable_variables)]
+                groups = model.trainable_variables, model.non_trainable_variables
+                values = [[next(weights) for _ in group] for group in groups]
                 models.append(lambda x, model=model, values=values: model.stateless_call(*values, x)[0])
             return self._act(models, arrays)
 

@@ -55,6 +55,76 @@ class EpisodeStatistics:
         return {"episode_return": float(returns), "episode_length": float(lengths)}
 
 
+class Recorder:
+    """A `Rollout` of T steps of N environments while it is written, row by row.
+
+    Args:
+        spec: The `ObservationSpec`.
+        head: The policy's `Head`.
+        actor: The `Actor`, which says whether there are masks, and how much is remembered.
+        horizon: T.
+        num_envs: N.
+
+    Attributes:
+        rollout: The `Rollout`, of NumPy arrays; rewards are float64, as given, until they have been judged.
+    """
+
+    def __init__(self, spec, head, actor, horizon, num_envs):
+        self._spec = spec
+        shape = horizon, num_envs
+        memory_size = actor.memory_size
+
+        def memory():
+            return np.zeros((*shape, memory_size), np.float32) if memory_size else ()
+
+        self.rollout = Rollout(
+            inputs=Inputs(
+                spec.empty(*shape),
+                np.zeros((*shape, *head.mask_shape), bool) if actor.masked else (),
+                np.zeros(shape, bool) if memory_size else (),
+                memory(),
+            ),
+            actions=tf.nest.map_structure(
+                lambda leaf: np.zeros((*shape, *leaf.shape), leaf.dtype.as_numpy_dtype), head.action_spec
+            ),
+            log_probs=np.zeros(shape, np.float32),
+            rewards=np.zeros(shape),
+            terminated=np.zeros(shape, bool),
+            truncated=np.zeros(shape, bool),
+            next_inputs=Inputs(spec.empty(*shape), memory=memory()),
+            valid=np.zeros(shape, bool),
+        )
+        self._action_leaves = tf.nest.flatten(self.rollout.actions)
+
+    def record_observations(self, t, observations):
+        """What the actions of step t are chosen from; the row that holds it."""
+        row = self._spec.map(lambda _, storage: storage[t], self.rollout.inputs.observations)
+        self._spec.map(_store, row, observations)
+        return row
+
+    def record_memory(self, t, starts, memory):
+        """What is remembered before step t, and where episodes start with it."""
+        self.rollout.inputs.starts[t], self.rollout.inputs.memory[t] = starts, memory
+
+    def record_actions(self, t, actions, log_probs):
+        """What is done in step t."""
+        for storage, leaf in zip(self._action_leaves, tf.nest.flatten(actions), strict=True):
+            storage[t] = leaf
+        self.rollout.log_probs[t] = log_probs
+
+    def record_outcome(self, t, step):
+        """What the environments answer in step t."""
+        self.rollout.rewards[t] = step.rewards
+        self.rollout.terminated[t] = step.terminated
+        self.rollout.truncated[t] = step.truncated
+        row = self._spec.map(lambda _, storage: storage[t], self.rollout.next_inputs.observations)
+        self._spec.map(_store, row, step.next_observations)
+
+    def finished(self):
+        """The rollout, with rewards in float32."""
+        return self.rollout._replace(rewards=self.rollout.rewards.astype(np.float32))
+
+
 class Collector:
     """Collects `Rollout`s of T steps from N environments with a policy.
 
@@ -102,7 +172,6 @@ class Collector:
                 anything else that it must not (see `Stepper`); the sentence says what and where.
             RuntimeError: If the environment raised.
         """
-        horizon, n, spec, head = self._horizon, self._num_envs, self._spec, self._head
         if self._episodes and not self._fresh:
             self._observations = self._stepper.reset()
             self._starts = np.ones(self._num_envs, bool)
@@ -110,52 +179,16 @@ class Collector:
         self._fresh = False
         self._actor.sync()
         noise = self._draw_noise()
-        rollout = Rollout(
-            inputs=Inputs(spec.empty(horizon, n), self._empty_masks(), *self._empty_memory()),
-            actions=tf.nest.map_structure(
-                lambda spec: np.zeros((horizon, n, *spec.shape), spec.dtype.as_numpy_dtype), head.action_spec
-            ),
-            log_probs=np.zeros((horizon, n), np.float32),
-            rewards=np.zeros((horizon, n)),  # as given, until they have been judged
-            terminated=np.zeros((horizon, n), bool),
-            truncated=np.zeros((horizon, n), bool),
-            next_inputs=Inputs(spec.empty(horizon, n), memory=self._empty_memory()[1]),
-            valid=np.zeros((horizon, n), bool),
-        )
+        recorder = Recorder(self._spec, self._head, self._actor, self._horizon, self._num_envs)
         # Rows lost to environments' own resets: noise belongs to an environment's k-th transition, not to the row.
-        lag = None
-        columns, action_leaves = np.arange(n), tf.nest.flatten(rollout.actions)
-        masked, remembers = self._actor.masked, self._actor.memory_size > 0
-        episodes_left = np.full(n, self._episodes or 0)
+        lag, columns = None, np.arange(self._num_envs)
+        episodes_left = np.full(self._num_envs, self._episodes or 0)
         self.steps_taken = 0
-        for t in range(horizon):
-            observations = spec.map(lambda _, storage, t=t: storage[t], rollout.inputs.observations)
-            spec.map(_store, observations, self._observations)
-            if masked:
-                rollout.inputs.masks[t] = self._allowed(observations, t)
-            if remembers:
-                rollout.inputs.starts[t], rollout.inputs.memory[t] = self._starts, self._actor.memory
-            actions, log_probs, env_actions = self._actor(
-                observations,
-                noise[t] if lag is None else noise[t - lag, columns],
-                rollout.inputs.masks[t] if masked else None,
-                self._starts if remembers else None,
-            )
-            if remembers:
-                rollout.next_inputs.memory[t] = self._actor.memory
-            step = self._stepper.step(env_actions)
-            for storage, leaf in zip(action_leaves, tf.nest.flatten(actions), strict=True):
-                storage[t] = leaf
-            rollout.log_probs[t] = log_probs
-            rollout.rewards[t] = step.rewards
-            rollout.terminated[t] = step.terminated
-            rollout.truncated[t] = step.truncated
-            next_observations = spec.map(lambda _, storage, t=t: storage[t], rollout.next_inputs.observations)
-            spec.map(_store, next_observations, step.next_observations)
-            self._observations, self._starts = step.observations, step.starts
+        for t in range(self._horizon):
+            step = self._step(recorder, t, noise[t] if lag is None else noise[t - lag, columns])
             valid = step.valid
             if valid is None:
-                self.steps_taken += n
+                self.steps_taken += self._num_envs
             else:
                 self.steps_taken += int(valid.sum())
                 lag = ~valid + (0 if lag is None else lag)
@@ -163,25 +196,31 @@ class Collector:
                 playing = episodes_left > 0
                 valid = playing if valid is None else valid & playing
                 episodes_left -= step.ended & valid
-            rollout.valid[t] = True if valid is None else valid
+            recorder.rollout.valid[t] = True if valid is None else valid
             self.statistics.add(step.rewards, step.ended, valid)
             if self._episodes and not episodes_left.any():
                 break
-        check_finite(rollout, spec)
-        return rollout._replace(rewards=rollout.rewards.astype(np.float32))
+        check_finite(recorder.rollout, self._spec)
+        return recorder.finished()
 
-    def _empty_masks(self):
-        if not self._actor.masked:
-            return ()
-        return np.zeros((self._horizon, self._num_envs, *self._head.mask_shape), bool)
-
-    def _empty_memory(self):
-        """`starts` and `memory`."""
-        size = self._actor.memory_size
-        if not size:
-            return (), ()
-        shape = self._horizon, self._num_envs
-        return np.zeros(shape, bool), np.zeros((*shape, size), np.float32)
+    def _step(self, recorder, t, noise):
+        """One step of all environments, recorded but for what is valid."""
+        observations = recorder.record_observations(t, self._observations)
+        masks = None
+        if self._actor.masked:
+            masks = recorder.rollout.inputs.masks[t]
+            masks[...] = self._allowed(observations, t)
+        remembers = self._actor.memory_size > 0
+        if remembers:
+            recorder.record_memory(t, self._starts, self._actor.memory)
+        actions, log_probs, env_actions = self._actor(observations, noise, masks, self._starts if remembers else None)
+        if remembers:
+            recorder.rollout.next_inputs.memory[t] = self._actor.memory
+        step = self._stepper.step(env_actions)
+        recorder.record_actions(t, actions, log_probs)
+        recorder.record_outcome(t, step)
+        self._observations, self._starts = step.observations, step.starts
+        return step
 
     def _allowed(self, observations, t):
         return allowed(

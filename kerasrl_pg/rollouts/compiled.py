@@ -61,21 +61,58 @@ def collect(env, networks, players, seeds, horizon, episodes=None):
     Returns:
         `(rollout, players, rows)`: a `Rollout` of tensors, the environments after it, and how many rows were played.
     """
-    n, head = env.num_envs, networks.head
-    action_noise = head.noise(seeds[0], (horizon, n))
-    step_noise = ops.random.uniform(seeds[1], (horizon, n, env.step_noise))
-    reset_noise = ops.random.uniform(seeds[2], (horizon + 1, n, env.reset_noise))
+    step = Step(env, networks, seeds, horizon, episodes)
     if episodes:
-        players = players._replace(running=begin(env, reset_noise[horizon]), returns=tf.zeros(n))
+        players = players._replace(running=begin(env, step.reset_noise[horizon]), returns=tf.zeros(env.num_envs))
+    playing = Playing(players.running, players.returns, players.memory, tf.fill([env.num_envs], episodes or 1))
+    rows, playing, record = repeated(step, playing, horizon)
+    returns_then, lengths = record.pop("returns"), record.pop("lengths")
+    finished, count = latest(returns_then, lengths, players.finished, players.count)
+    rollout = Rollout(log_probs=log_probs_of(env, networks, record), **record)
+    return rollout, Players(playing.running, playing.returns, finished, count, playing.memory), rows
 
-    def row(running, returns, memory, left, t):
-        """One step: what is recorded of it, and what goes on."""
+
+class Playing(NamedTuple):
+    """What goes on from one step of a rollout to the next.
+
+    Args:
+        running, returns, memory: As in `Players`.
+        left: int32 [N], how many episodes each environment still plays; above 0 where a rollout is not of episodes.
+    """
+
+    running: Running
+    returns: Any
+    memory: Any
+    left: Any
+
+
+class Step:
+    """One step of N environments with a policy, and all the noise of a rollout of such steps.
+
+    Args:
+        env, networks, seeds, horizon, episodes: Of `collect`.
+
+    Attributes:
+        reset_noise: [T + 1, N, ...], that of the rollout's own beginning the last.
+    """
+
+    def __init__(self, env, networks, seeds, horizon, episodes):
+        self._env, self._networks, self._episodes = env, networks, episodes
+        n = env.num_envs
+        self._action_noise = networks.head.noise(seeds[0], (horizon, n))
+        self._step_noise = ops.random.uniform(seeds[1], (horizon, n, env.step_noise))
+        self.reset_noise = ops.random.uniform(seeds[2], (horizon + 1, n, env.reset_noise))
+
+    def __call__(self, t, playing):
+        """`(playing, record)`: what goes on from step t, and what is recorded of it, by the fields of a `Rollout`."""
+        env, networks, head = self._env, self._networks, self._networks.head
+        running, returns, memory, left = playing
         starts = () if isinstance(memory, tuple) else running.lengths == 0
         inputs = networks.inputs(running.observations, masks_of(env, running.state), starts, memory)
         distribution, memory = networks.step(inputs)
-        actions = head.sample(distribution, action_noise[t])
-        following, outcome = advance(env, running, head.to_env(actions), step_noise[t], reset_noise[t])
-        valid = left > 0 if episodes else tf.ones(n, tf.bool)
+        actions = head.sample(distribution, self._action_noise[t])
+        following, outcome = advance(env, running, head.to_env(actions), self._step_noise[t], self.reset_noise[t])
+        valid = left > 0 if self._episodes else tf.ones(env.num_envs, tf.bool)
         returns += outcome.rewards
         ended = outcome.ended & valid
         record = {
@@ -90,46 +127,60 @@ def collect(env, networks, players, seeds, horizon, episodes=None):
             "returns": returns,
             "lengths": tf.where(ended, running.lengths + 1, 0),
         }
-        left -= tf.cast(ended & bool(episodes), tf.int32)
-        return following, tf.where(outcome.ended, 0.0, returns), memory, left, record
+        left -= tf.cast(ended & bool(self._episodes), tf.int32)
+        return Playing(following, tf.where(outcome.ended, 0.0, returns), memory, left), record
+
+
+def repeated(step, playing, horizon):
+    """Takes a `Step` T times, or until all episodes have been played.
+
+    Args:
+        step: The `Step`.
+        playing: The `Playing` to begin with.
+        horizon: T.
+
+    Returns:
+        `(rows, playing, record)`: how many steps were taken, what goes on after them, and the records [T, ...] of all;
+        zeros in the rows that were not played.
+    """
 
     def storage(t):
-        left = tf.ones(n, tf.int32)
-        record = row(players.running, players.returns, players.memory, left, t)[-1]
+        one = step(t, playing._replace(left=tf.ones_like(playing.left)))[1]
         return tf.nest.map_structure(
-            lambda x: tf.TensorArray(x.dtype, horizon, element_shape=x.shape, clear_after_read=False), record
+            lambda x: tf.TensorArray(x.dtype, horizon, element_shape=x.shape, clear_after_read=False), one
         )
 
-    def body(t, running, returns, memory, left, arrays):
-        running, returns, memory, left, record = row(running, returns, memory, left, t)
-        arrays = tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, record)
-        return t + 1, running, returns, memory, left, arrays
+    def body(t, playing, arrays):
+        playing, record = step(t, playing)
+        return t + 1, playing, tf.nest.map_structure(lambda array, x: array.write(t, x), arrays, record)
 
-    def going(t, running, returns, memory, left, arrays):
-        return (t < horizon) & tf.reduce_any(left > 0)
+    def going(t, playing, arrays):
+        return (t < horizon) & tf.reduce_any(playing.left > 0)
 
-    left = tf.fill([n], episodes or 1)
     arrays = storage(tf.constant(0))
-    rows, running, returns, memory, _, arrays = tf.while_loop(
-        going,
-        body,
-        (tf.constant(0), players.running, players.returns, players.memory, left, arrays),
-        maximum_iterations=horizon,
-    )
-    record = tf.nest.map_structure(lambda array: array.stack(), arrays)
-    returns_then, lengths = record.pop("returns"), record.pop("lengths")
-    finished, count = latest(returns_then, lengths, players.finished, players.count)
-    players = Players(running, returns, finished, count, memory)
+    first = tf.constant(0), playing, arrays
+    rows, playing, arrays = tf.while_loop(going, body, first, maximum_iterations=horizon)
+    return rows, playing, tf.nest.map_structure(lambda array: array.stack(), arrays)
+
+
+def log_probs_of(env, networks, record):
+    """log π(a|s) [T, N] of recorded steps; NaN, which has the rollout refused, where an environment gave what it must
+    not: a mask of zeros, or what is no choice of a discrete space, which would be a one-hot vector of zeros.
+
+    Args:
+        env: The `CompiledEnv`.
+        networks: The `ActorCritic`.
+        record: `inputs`, `actions`, `next_inputs` and `valid` of a `Rollout`, a dictionary.
+    """
+    inputs = record["inputs"]
     # After the loop and all at once: the same numbers, by the program that will recompute them for the ratio.
-    distribution = networks.distribution(ops.flatten_time(record["inputs"]))
+    distribution = networks.distribution(ops.flatten_time(inputs))
     log_probs = distribution.log_prob(ops.flatten_time(record["actions"]))
-    log_probs = tf.reshape(log_probs, (horizon, n))
-    if not isinstance(record["inputs"].masks, tuple):
-        # A row that allows nothing, as one below, is refused by a NaN.
-        log_probs = tf.where(head.all_masked(record["inputs"].masks), float("nan"), log_probs)
-    astray = record["valid"] & ~within(env, record["inputs"].observations, record["next_inputs"].observations)
-    # What is no choice of a discrete space would be a one-hot vector of zeros; a NaN has the rollout refused.
-    return Rollout(log_probs=tf.where(astray, float("nan"), log_probs), **record), players, rows
+    log_probs = tf.reshape(log_probs, record["valid"].shape)
+    if not isinstance(inputs.masks, tuple):
+        log_probs = tf.where(networks.head.all_masked(inputs.masks), float("nan"), log_probs)
+    astray = record["valid"] & ~within(env, inputs.observations, record["next_inputs"].observations)
+    return tf.where(astray, float("nan"), log_probs)
 
 
 def gives_masks(env, head):

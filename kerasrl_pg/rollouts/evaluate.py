@@ -41,15 +41,13 @@ def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None, head=
         actor = actor(mask_key is not None or stepper.gives_masks)
     actor.sync("evaluation")
     starts = np.ones(n, bool)
-    quota = np.full(n, episodes // n) + (np.arange(n) < episodes % n)
-    running_returns, running_lengths = np.zeros(n), np.zeros(n, int)
-    returns, lengths = [], []
-    t = 0
+    tally = Tally(n, episodes, max_steps)
 
     def where(row):
-        return f"from environment {row} in step {t} of the evaluation"
+        return f"from environment {row} in step {tally.steps} of the evaluation"
 
-    while quota.any():
+    while tally.wanting:
+        t = tally.steps
         if t % 256 == 0:
             chunk = noise(t // 256)
         spec.check_finite(observations, where)
@@ -59,31 +57,72 @@ def play_episodes(env, spec, actor, noise, episodes, seed, max_steps=None, head=
         check_policy(log_probs, env_actions, where)
         step = stepper.step(env_actions)
         observations, starts = step.observations, step.starts
+        tally.add(step, where)
+    return np.asarray(tally.returns), np.asarray(tally.lengths)
+
+
+class Tally:
+    """The episodes of an evaluation, as they are played.
+
+    Args:
+        num_envs: N.
+        episodes: How many count; environment i plays episodes // N, and one more where i < episodes % N.
+        max_steps: Steps that an episode may take; None for any number.
+
+    Attributes:
+        steps: Steps of the vector so far.
+        returns, lengths: Of the episodes that have ended and count, in the order of their ends.
+    """
+
+    def __init__(self, num_envs, episodes, max_steps=None):
+        self.steps = 0
+        self.returns, self.lengths = [], []
+        self._max_steps = max_steps
+        self._quota = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
+        self._running_returns, self._running_lengths = np.zeros(num_envs), np.zeros(num_envs, int)
+
+    @property
+    def wanting(self):
+        """Whether an environment has not played its quota yet."""
+        return self._quota.any()
+
+    def add(self, step, where):
+        """Adds a `Step` of the vector; `where` says of an environment's number where it is.
+
+        Raises:
+            Endless: If an episode that counts has not ended after `max_steps` steps.
+            ValueError: If a reward is not finite.
+        """
         valid = True if step.valid is None else step.valid
-        running_returns += np.where(valid, step.rewards, 0.0)
-        if not np.isfinite(running_returns).all():
-            row = int((~np.isfinite(running_returns)).argmax())
+        self._running_returns += np.where(valid, step.rewards, 0.0)
+        if not np.isfinite(self._running_returns).all():
+            row = int((~np.isfinite(self._running_returns)).argmax())
             raise ValueError(
                 f"`rewards` must be finite. Received: {step.rewards[row]} {where(row)}. "
                 "Repair the environment's reward."
             )
-        running_lengths += valid
+        self._running_lengths += valid
         for index in np.flatnonzero(step.ended & valid):
-            if quota[index]:
-                returns.append(float(running_returns[index]))
-                lengths.append(int(running_lengths[index]))
-                quota[index] -= 1
-            running_returns[index] = running_lengths[index] = 0
-        t += 1
+            if self._quota[index]:
+                self.returns.append(float(self._running_returns[index]))
+                self.lengths.append(int(self._running_lengths[index]))
+                self._quota[index] -= 1
+            self._running_returns[index] = self._running_lengths[index] = 0
+        self.steps += 1
+        self._check_lengths()
+
+    def _check_lengths(self):
         # No episode is longer than the evaluation, so that a short one looks at no length.
-        if max_steps is not None and t >= max_steps and ((running_lengths >= max_steps) & (quota > 0)).any():
-            index = int(((running_lengths >= max_steps) & (quota > 0)).argmax())
+        if self._max_steps is None or self.steps < self._max_steps:
+            return
+        endless = (self._running_lengths >= self._max_steps) & (self._quota > 0)
+        if endless.any():
             raise Endless(
-                f"An episode must end within `max_steps` to have a return. Received: max_steps={max_steps}, and an "
-                f"episode of environment {index} that has not ended after as many steps. Wrap the environment in "
-                "gymnasium.wrappers.TimeLimit, evaluate with deterministic=False, train longer, or raise max_steps."
+                f"An episode must end within `max_steps` to have a return. Received: max_steps={self._max_steps}, and "
+                f"an episode of environment {int(endless.argmax())} that has not ended after as many steps. Wrap the "
+                "environment in gymnasium.wrappers.TimeLimit, evaluate with deterministic=False, train longer, or "
+                "raise max_steps."
             )
-    return np.asarray(returns), np.asarray(lengths)
 
 
 # Names of what `evaluate_policy` returns.

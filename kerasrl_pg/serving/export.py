@@ -48,8 +48,8 @@ def export_saved_model(networks, filepath, verify=True, masked=False):
     # A name that is no number, so that a server watching the folder does not take it for a version.
     temporary = path.with_name(f".exporting-{uuid.uuid4().hex[:8]}")
     try:
-        module, signatures = _module(networks, masked)
-        tf.saved_model.save(module, str(temporary), signatures=signatures)
+        endpoints = Endpoints(networks, masked)
+        tf.saved_model.save(endpoints.module(), str(temporary), signatures=endpoints.signatures())
         (temporary / "assets.extra").mkdir()
         (temporary / "assets.extra" / "signatures.txt").write_text(describe_signatures(temporary), encoding="utf8")
         if verify:
@@ -60,73 +60,108 @@ def export_saved_model(networks, filepath, verify=True, masked=False):
     return str(path)
 
 
-def _module(networks, masked):
-    policy, critic, head = networks.policy, networks.critic, networks.head
-    module = tf.Module()
-    variables = {id(v): v.value for m in (policy, critic) if m is not None for v in m.variables}
-    module.network_variables = list(variables.values())
-    spec = networks.spec
-    leaves = [spec.specs] if spec.single else list(spec.specs.values())
-    inputs = {leaf.name: tf.TensorSpec((None, *leaf.shape), leaf.dtype, name=leaf.name) for leaf in leaves}
-    seed = tf.TensorSpec((2,), tf.int32, name="seed")
-    asked, remembered = dict(inputs), {"state": memories(policy)}
-    if masked:
-        asked["action_mask"] = tf.TensorSpec((None, *head.mask_shape), tf.bool, name="action_mask")
-    if critic is not None:
-        remembered["value_state"] = memories(critic)
-    states = {
-        name: tf.TensorSpec((None, sum(layer.size for layer in layers)), tf.float32, name=name)
-        for name, layers in remembered.items()
-        if layers
-    }
-    asked |= {name: state for name, state in states.items() if name == "state"}
+class Endpoints:
+    """What an exported agent answers: each method but `signatures` and `module` is an endpoint, tensors to tensors.
 
-    def called(model, name, arguments):
-        """What a model gives, and its state after it by its name."""
-        observations = arguments["observation"] if spec.single else {name: arguments[name] for name in inputs}
-        if name not in states:
-            return model(observations), {}
-        starts = tf.zeros(tf.shape(arguments[name])[:1], tf.bool)
-        result, state = recall(lambda: model(observations), remembered[name], arguments[name], starts)
-        return result, {name: state}
+    Args:
+        networks: The `ActorCritic`.
+        masked: Whether policies are asked with an action mask beside the observations.
+    """
 
-    def distribution_for(arguments):
-        distribution, state = called(policy, "state", arguments)
-        observations = arguments["observation"] if spec.single else {name: arguments[name] for name in inputs}
-        masks = arguments["action_mask"] if masked else ()
-        return networks.masked(distribution, networks.inputs(observations, masks)), state
+    def __init__(self, networks, masked):
+        self._networks, self._masked = networks, masked
+        spec, critic = networks.spec, networks.critic
+        leaves = [spec.specs] if spec.single else list(spec.specs.values())
+        self._inputs = {leaf.name: tf.TensorSpec((None, *leaf.shape), leaf.dtype, name=leaf.name) for leaf in leaves}
+        # The layers that remember, by the name of the tensor that holds what they do.
+        layers = {"state": memories(networks.policy), "value_state": [] if critic is None else memories(critic)}
+        self._memories = {name: each for name, each in layers.items() if each}
 
-    def named(actions):
-        return {name: tf.identity(leaf) for name, leaf in head.named(head.to_env(actions)).items()}
+    def serving_default(self, **arguments):
+        """The action that the policy's mode is."""
+        distribution, state = self._distribution(arguments)
+        return {**self._named(distribution.mode()), **state}
 
-    def serve(**arguments):
-        distribution, state = distribution_for(arguments)
-        return {**named(distribution.mode()), **state}
-
-    def sample(seed, **arguments):
-        distribution, state = distribution_for(arguments)
+    def sample(self, seed, **arguments):
+        """An action drawn with `seed`, and its log-probability."""
+        distribution, state = self._distribution(arguments)
         batch = tf.shape(next(iter(arguments.values())))[0]
+        head = self._networks.head
         actions = head.sample(distribution, head.noise(seed, (batch,)))
-        return {**named(actions), "log_prob": distribution.log_prob(actions), **state}
+        return {**self._named(actions), "log_prob": distribution.log_prob(actions), **state}
 
-    def value(**arguments):
-        distribution, state = called(critic, "value_state", arguments)
+    def value(self, **arguments):
+        """What the critic expects of the return."""
+        distribution, state = self._called(self._networks.critic, "value_state", arguments)
         return {"value": distribution.mean(), **state}
 
-    def initial_state(batch_size):
-        layers = [(name, remembered[name]) for name in states]
-        return {name: tf.concat([layer.beginning(batch_size) for layer in each], -1) for name, each in layers}
+    def initial_state(self, batch_size):
+        """What is remembered before the first step of so many episodes."""
+        return {
+            name: tf.concat([layer.beginning(batch_size) for layer in layers], -1)
+            for name, layers in self._memories.items()
+        }
 
-    def concrete(function, **specs):
-        return tf.function(function, autograph=False).get_concrete_function(**specs)
+    def signatures(self):
+        """The endpoints there are, as concrete functions by name."""
+        asked = dict(self._inputs)
+        if self._masked:
+            shape = None, *self._networks.head.mask_shape
+            asked["action_mask"] = tf.TensorSpec(shape, tf.bool, name="action_mask")
+        asked |= self._state("state")
+        seed = tf.TensorSpec((2,), tf.int32, name="seed")
+        found = {
+            "serving_default": _concrete(self.serving_default, **asked),
+            "sample": _concrete(self.sample, **asked, seed=seed),
+        }
+        if self._networks.critic is not None:
+            found["value"] = _concrete(self.value, **self._inputs, **self._state("value_state"))
+        if self._memories:
+            batch_size = tf.TensorSpec((), tf.int32, name="batch_size")
+            found["initial_state"] = _concrete(self.initial_state, batch_size=batch_size)
+        return found
 
-    signatures = {"serving_default": concrete(serve, **asked), "sample": concrete(sample, **asked, seed=seed)}
-    if critic is not None:
-        signatures["value"] = concrete(value, **inputs, **{n: s for n, s in states.items() if n == "value_state"})
-    if states:
-        batch_size = tf.TensorSpec((), tf.int32, name="batch_size")
-        signatures["initial_state"] = concrete(initial_state, batch_size=batch_size)
-    return module, signatures
+    def module(self):
+        """A `tf.Module` that holds the variables of both networks, each once."""
+        module = tf.Module()
+        variables = {id(v): v.value for model in self._networks.models for v in model.variables}
+        module.network_variables = list(variables.values())
+        return module
+
+    def _state(self, name):
+        """The spec of a tensor of what is remembered, by its name; none where nothing is."""
+        if name not in self._memories:
+            return {}
+        size = sum(layer.size for layer in self._memories[name])
+        return {name: tf.TensorSpec((None, size), tf.float32, name=name)}
+
+    def _observations(self, arguments):
+        if self._networks.spec.single:
+            return arguments["observation"]
+        return {name: arguments[name] for name in self._inputs}
+
+    def _called(self, model, name, arguments):
+        """What a model gives, and its state after it by its name."""
+        observations = self._observations(arguments)
+        if name not in self._memories:
+            return model(observations), {}
+        starts = tf.zeros(tf.shape(arguments[name])[:1], tf.bool)
+        result, state = recall(lambda: model(observations), self._memories[name], arguments[name], starts)
+        return result, {name: state}
+
+    def _distribution(self, arguments):
+        networks = self._networks
+        distribution, state = self._called(networks.policy, "state", arguments)
+        masks = arguments["action_mask"] if self._masked else ()
+        return networks.masked(distribution, networks.inputs(self._observations(arguments), masks)), state
+
+    def _named(self, actions):
+        head = self._networks.head
+        return {name: tf.identity(leaf) for name, leaf in head.named(head.to_env(actions)).items()}
+
+
+def _concrete(function, **specs):
+    return tf.function(function, autograph=False).get_concrete_function(**specs)
 
 
 def describe_signatures(folder):

@@ -5,6 +5,7 @@ A *move* is a pair of an optimizer and the variables that it moves; an agent's `
 
 import contextlib
 
+import keras
 import tensorflow as tf
 
 from kerasrl_pg.checks import Schedule
@@ -89,4 +90,13 @@ def gradients(tape, loss, moves):
 def descend(tape, loss, moves):
     """One step of each move's optimizer down the gradient of `loss`; arguments of `gradients`."""
     for (optimizer, variables), mine in zip(moves, gradients(tape, loss, moves), strict=True):
-        optimizer.apply(mine, variables)
+        _apply(optimizer, mine, variables)
+
+
+def _apply(optimizer, gradients, variables):
+    if tf.distribute.has_strategy() or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer.apply(gradients, variables)
+        return
+    # As seen from outside the one replica. Inside, Keras sums the gradients over all of one, by a custom gradient that
+    # TensorFlow registers for ever, and with it the graph of the whole update.
+    tf.distribute.get_replica_context().merge_call(lambda _: optimizer.apply(gradients, variables))

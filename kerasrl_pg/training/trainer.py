@@ -186,11 +186,7 @@ class Trainer(Acting):
         fitting.check_arguments(callbacks, total_steps, epochs, initial_epoch, resume)
         with fitting.opened(env, num_envs) as world:
             budget = self._begin(world, total_steps, epochs, steps_per_epoch)
-            if resume:
-                initial_epoch = budget.epoch_at(self.progress.numpy())
-            else:
-                budget.check_start(initial_epoch)
-                self.progress.assign(budget.progress_at(initial_epoch))
+            initial_epoch = self._first_epoch(budget, initial_epoch, resume)
             if validation_env is not None:
                 validation_freq = budget.check_validation(validation_freq)
             with fitting.opened_validation(
@@ -221,6 +217,14 @@ class Trainer(Acting):
         self._unannealed_learning_rates = None
         whole, executions = self.episodes_per_env is not None, self._iterations_per_execution
         return Budget(horizon * world.num_envs, total_steps, epochs, steps_per_epoch, whole, executions)
+
+    def _first_epoch(self, budget, initial_epoch, resume):
+        """The epoch to begin with, to which progress is set where no fit is resumed."""
+        if resume:
+            return budget.epoch_at(self.progress.numpy())
+        budget.check_start(initial_epoch)
+        self.progress.assign(budget.progress_at(initial_epoch))
+        return initial_epoch
 
     def _take_settings(self):
         """Lets settings that have changed hold from here on."""

@@ -21,9 +21,9 @@ AGENTS = {
     "ppo_penalty": lambda **kw: pg.PPOPenalty(horizon=16, minibatch_size=32, update_epochs=2, **kw),
     "ppo": lambda **kw: pg.PPO(horizon=16, minibatch_size=32, update_epochs=2, **kw),
 }
-# Every agent in a graph; in the other two modes those that differ most, and the rest by `make slow`.
+# Every agent in a graph; in the other two modes PPO, and the rest by `make slow`.
 MATRIX = [
-    pytest.param(name, mode, marks=() if mode == "graph" or name in ("ppo", "trpo") else pytest.mark.slow)
+    pytest.param(name, mode, marks=() if mode == "graph" or name == "ppo" else pytest.mark.slow)
     for name in AGENTS
     for mode in ("eager", "graph", "xla")
 ]
@@ -162,7 +162,7 @@ def test_acting_obeys_and_wants_to_be_told(tmp_path):
             one.act(rows[0], action_mask=np.zeros(CHOICES, np.int8))
 
 
-@pytest.mark.parametrize("env", [Forbidding, InObservation])
+@pytest.mark.parametrize("env", [Forbidding, pytest.param(InObservation, marks=pytest.mark.slow)])
 def test_the_exported_policy_obeys(env, tmp_path):
     agent = made()
     agent.fit(env, num_envs=4, epochs=1, steps_per_epoch=1, verbose=0)

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import gymnasium as gym
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_constrained import ACTIONS, rollout
 
 import kerasrl_pg as pg
 
@@ -31,7 +34,17 @@ SPACES = {
     "box": gym.spaces.Box(-2.0, 2.0, (1,), np.float32),
 }
 
+slow = pytest.mark.slow
 every_agent = pytest.mark.parametrize("name", MAKERS)
+
+
+def some_agents(*names):
+    """These; `make slow` runs the others, too."""
+    others = (name for name in MAKERS if name not in names)
+    return pytest.mark.parametrize("name", [*names, *(pytest.param(name, marks=slow) for name in others)])
+
+
+one_of_each_family = some_agents("a2c", "ppo", "reinforce_value", "trpo")
 
 
 def fitted(make, env, iterations=2, compile_kwargs=None, **kwargs):
@@ -50,9 +63,32 @@ def same(left, right):
     return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-@every_agent
-def test_config_round_trip(name, walk):
-    agent = fitted(MAKERS[name], walk, 1)
+@pytest.fixture(scope="module", params=MAKERS)
+def trained(request, tmp_path_factory, walk):
+    """Each agent after two iterations on the walk, the file it was saved in then, and what it is after two more."""
+    name, file = request.param, tmp_path_factory.mktemp("trained") / "agent.keras"
+    agent = fitted(MAKERS[name], walk)
+    agent.save(file)
+    optimizer = [v.numpy().tolist() for v in agent.optimizer.variables]
+    then = weights(agent), optimizer, agent(np.arange(5)).logits.numpy(), int(agent.env_steps.numpy())
+    history = agent.fit(walk, epochs=2, steps_per_epoch=1, num_envs=4, verbose=0).history
+    return Trained(name, agent, file, *then, weights(agent), history)
+
+
+class Trained(NamedTuple):
+    name: str
+    agent: pg.Agent
+    file: Path
+    weights: list
+    optimizer: list
+    logits: np.ndarray
+    env_steps: int
+    after: list
+    history: dict
+
+
+def test_config_round_trip(trained):
+    agent = trained.agent
     config = agent.get_config()
     twin = type(agent).from_config(config)
     assert twin.get_config() == config
@@ -73,7 +109,13 @@ def test_an_unknown_argument_is_named(name, unknown, hint):
         MAKERS[name](**{unknown: 1})
 
 
-@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in MAKERS), ("trpo", "float64")])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *(pytest.param(n, "float32", marks=slow if n in ("constrained", "npg", "reinforce") else ()) for n in MAKERS),
+        ("trpo", "float64"),
+    ],
+)
 def test_regularizers_of_the_weights_are_part_of_the_loss(name, dtype, bandit):
     """So strong ones pull the weights to 0 that would hardly move."""
     norms = {}
@@ -125,40 +167,28 @@ def test_precisions_learn_alike(name, policy, walk, tmp_path):
     assert 0.3 * moved["float32"] < moved[policy] < 3.0 * moved["float32"]
 
 
-@every_agent
-def test_saved_agent_acts_the_same_and_comes_back_compiled(name, walk, tmp_path):
-    agent = fitted(MAKERS[name], walk)
-    agent.save(tmp_path / "agent.keras")
-    loaded = keras.models.load_model(tmp_path / "agent.keras")
-    observations = np.arange(5)
-    before, after = agent(observations), loaded(observations)
-    assert np.array_equal(before.logits, after.logits)
-    assert same(weights(agent), weights(loaded))
-    assert int(loaded.env_steps.numpy()) == int(agent.env_steps.numpy()) > 0
-    assert [v.numpy().tolist() for v in loaded.optimizer.variables] == [
-        v.numpy().tolist() for v in agent.optimizer.variables
-    ]
+def test_saved_agent_acts_the_same_and_comes_back_compiled(trained):
+    loaded = keras.models.load_model(trained.file)
+    assert np.array_equal(trained.logits, loaded(np.arange(5)).logits)
+    assert same(trained.weights, weights(loaded))
+    assert int(loaded.env_steps.numpy()) == trained.env_steps > 0
+    assert [v.numpy().tolist() for v in loaded.optimizer.variables] == trained.optimizer
 
 
-@every_agent
-def test_training_goes_on_bit_for_bit_after_loading(name, walk, tmp_path):
-    agent = fitted(MAKERS[name], walk)
-    agent.save(tmp_path / "agent.keras")
-    agent.fit(walk, epochs=1, steps_per_epoch=2, num_envs=4, verbose=0)
-    loaded = keras.models.load_model(tmp_path / "agent.keras")
-    loaded.fit(walk, epochs=1, steps_per_epoch=2, num_envs=4, verbose=0)
-    assert same(weights(agent), weights(loaded))
+def test_training_goes_on_bit_for_bit_after_loading(trained, walk):
+    loaded = keras.models.load_model(trained.file)
+    loaded.fit(walk, epochs=2, steps_per_epoch=1, num_envs=4, verbose=0)
+    assert same(trained.after, weights(loaded))
+    assert not same(trained.after, trained.weights)
 
 
-@every_agent
-def test_one_seed_gives_identical_weights_and_another_does_not(name, walk):
-    first, second = fitted(MAKERS[name], walk), fitted(MAKERS[name], walk)
-    assert same(weights(first), weights(second))
-    if name in ("ppo", "trpo", "reinforce"):  # one of each family
-        assert not same(weights(first), weights(fitted(MAKERS[name], walk, seed=4)))
+def test_one_seed_gives_identical_weights_and_another_does_not(trained, walk):
+    assert same(trained.weights, weights(fitted(MAKERS[trained.name], walk)))
+    if trained.name in ("ppo", "trpo", "reinforce"):  # one of each family
+        assert not same(trained.weights, weights(fitted(MAKERS[trained.name], walk, seed=4)))
 
 
-@every_agent
+@one_of_each_family
 def test_eager_graph_and_xla_agree(name, walk):
     xla = fitted(MAKERS[name], walk, 1, {"jit_compile": True})
     graph = fitted(MAKERS[name], walk, 1, {"jit_compile": False})
@@ -168,17 +198,22 @@ def test_eager_graph_and_xla_agree(name, walk):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@every_agent
-def test_one_trace_over_fits_and_budgets(name, walk):
-    agent = fitted(MAKERS[name], walk, 3)
-    agent.fit(walk, total_steps=400, epochs=2, num_envs=4, verbose=0)
-    assert agent.programs.latest.experimental_get_tracing_count() == 1
+def test_one_trace_over_fits_and_budgets(trained, walk):
+    program = trained.agent.programs.latest
+    trained.agent.fit(walk, total_steps=400, epochs=2, num_envs=4, verbose=0)
+    assert trained.agent.programs.latest is program and program.experimental_get_tracing_count() == 1
 
 
-# Every agent on two spaces, one of each family on all; what heads have to do with agents is in the agents' own tests.
+# Every agent in a box, PPO on all spaces, the other two families on choices too; `make slow` has every agent on both,
+# and one of each family on all. What heads have to do with agents is in the agents' own tests.
 @pytest.mark.parametrize(
     ("name", "space"),
-    [(n, s) for n in MAKERS for s in SPACES if n in ("a2c", "ppo", "trpo") or s in ("discrete", "box")],
+    [
+        pytest.param(n, s, marks=() if n == "ppo" or s == "box" or (n in ("a2c", "trpo") and s == "discrete") else slow)
+        for n in MAKERS
+        for s in SPACES
+        if n in ("a2c", "ppo", "trpo") or s in ("discrete", "box")
+    ],
 )
 def test_learns_a_bandit_on_every_action_space(name, space, bandit):
     env = bandit(SPACES[space])
@@ -190,11 +225,8 @@ def test_learns_a_bandit_on_every_action_space(name, space, bandit):
     assert agent.evaluate(env, episodes=4)["return"] > 0.8
 
 
-@every_agent
-def test_logs_are_finite_and_documented(name, walk):
-    agent = MAKERS[name]()
-    agent.compile(jit_compile=False)
-    history = agent.fit(walk, epochs=2, steps_per_epoch=2, num_envs=4, verbose=0).history
+def test_logs_are_finite_and_documented(trained):
+    history = trained.history
     assert {
         "loss",
         "policy_loss",
@@ -206,7 +238,7 @@ def test_logs_are_finite_and_documented(name, walk):
     } <= set(history)
     assert all(np.isfinite(values).all() and len(values) == 2 for values in history.values())
     for key in set(history) - {"episode_return", "episode_length", "env_steps", "steps_per_second"}:
-        assert f"`{key}`" in type(agent).__doc__, f"{key} is logged but not documented"
+        assert f"`{key}`" in type(trained.agent).__doc__, f"{key} is logged but not documented"
 
 
 @pytest.mark.parametrize("name", ["a2c", "ppo", "reinforce_value"])
@@ -215,7 +247,7 @@ def test_value_of_reward_one_for_ever_is_one_over_one_minus_gamma(name, forever)
     critic = {"baseline": pg.baselines.ValueFunction(20)} if name == "reinforce_value" else {"value_coef": 1.0}
     passes = {"update_epochs": 8, "minibatch_size": 40} if name == "ppo" else {}
     agent = MAKERS[name](networks=pg.Networks(hidden_units=()), gamma=0.8, **horizon, **critic, **passes)
-    agent.compile(keras.optimizers.Adam(0.1))
+    agent.compile(keras.optimizers.Adam(0.1), jit_compile=False)
     agent.fit(forever, epochs=1, steps_per_epoch=150, num_envs=4, verbose=0)
     value = float(agent.critic(np.ones((1, 1), np.float32)).mean()[0])
     assert value == pytest.approx(5.0, abs=0.05)
@@ -253,23 +285,19 @@ class StopAfter(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
-def test_autoreset_modes_train_to_identical_weights(mode, walk):
-    envs = gym.vector.SyncVectorEnv([walk] * 4, autoreset_mode=mode)
-    agent = MAKERS["ppo"]()
-    agent.compile(jit_compile=False)
-    agent.fit(envs, epochs=1, steps_per_epoch=3, verbose=0, seed=5)
-    reference = MAKERS["ppo"]()
-    reference.compile(jit_compile=False)
-    reference.fit(walk, num_envs=4, epochs=1, steps_per_epoch=3, verbose=0, seed=5)
-    assert same(weights(agent), weights(reference))
+def test_autoreset_modes_train_to_identical_weights(walk):
+    agents = []
+    for mode in (None, "NextStep", "SameStep", "Disabled"):
+        agents.append(MAKERS["ppo"]())
+        agents[-1].compile(run_eagerly=True)
+        envs = walk if mode is None else gym.vector.SyncVectorEnv([walk] * 4, autoreset_mode=mode)
+        agents[-1].fit(envs, num_envs=4, epochs=1, steps_per_epoch=3, verbose=0, seed=5)
+        assert same(weights(agents[-1]), weights(agents[0])), mode
 
 
-@every_agent
-def test_every_kind_of_env(name, walk):
-    single, vector = walk(), gym.vector.SyncVectorEnv([walk] * 4)
-    agent = fitted(MAKERS[name], walk, 1)
-    if name != "ppo":  # One environment does not fill a minibatch of 16.
+def test_every_kind_of_env(trained, walk):
+    agent, single, vector = trained.agent, walk(), gym.vector.SyncVectorEnv([walk] * 4)
+    if trained.name != "ppo":  # One environment does not fill a minibatch of 16.
         agent.fit(single, epochs=1, steps_per_epoch=1, verbose=0)
     agent.fit(vector, epochs=1, steps_per_epoch=1, verbose=0)
     assert tf.math.is_finite(agent.evaluate(vector, episodes=5, deterministic=False)["return"])
@@ -279,7 +307,7 @@ def test_envpool():
     envpool = pytest.importorskip("envpool")
     envs = envpool.make("CartPole-v1", env_type="gymnasium", num_envs=4, seed=1)
     agent = MAKERS["ppo"](horizon=32)
-    agent.compile()
+    agent.compile(jit_compile=False)
     history = agent.fit(envs, epochs=1, steps_per_epoch=3, verbose=0).history
     # The rows in which EnvPool resets itself are no steps.
     assert 0 < history["env_steps"][0] < 3 * 32 * 4
@@ -362,3 +390,14 @@ def test_a_lone_advantage_is_not_standardised(method, settings, num_envs, walk):
     before = weights(agent)
     agent.fit(walk, epochs=1, steps_per_epoch=1, num_envs=num_envs, verbose=0)
     assert not same(before, weights(agent)[: len(before)])
+
+
+@every_agent
+def test_the_critics_error_alone_is_not_scaled_to_one(name):
+    """Advantages of 1e-6 of the returns are noise, of any method."""
+    agent = MAKERS[name](normalize_advantages="batch" if name == "ppo" else True)
+    data = rollout(np.random.default_rng(0))
+    agent.bind(gym.spaces.Box(-np.inf, np.inf, (3,)), ACTIONS)
+    ones = tf.ones_like(data.rewards)
+    agent.estimate = lambda data: (1e-6 * data.rewards, ones, ones)
+    assert 0.0 < np.std(agent.credit(data)[0]) < 0.01

@@ -1,5 +1,6 @@
 """`fit`: budgets, Keras's callbacks, validation, the user's own networks, and what happens to wrong input."""
 
+import gc
 import os
 
 import gymnasium as gym
@@ -283,6 +284,20 @@ def test_a_setting_changed_between_fits_takes_effect(walk):
     agent.fit(walk, **once)
     (third,) = agent.programs.made.values()
     assert len({id(each) for each in (program, second, third)}) == 3
+
+
+def test_a_dropped_agent_leaves_no_graph(walk):
+    """10 MB each time, in a search over settings."""
+
+    def graphs():
+        agent = pg.PPO(horizon=8, minibatch_size=16, update_epochs=2, networks=pg.Networks((4,)), seed=0)
+        agent.compile(jit_compile=False)
+        agent.fit(walk, epochs=1, steps_per_epoch=1, num_envs=4, verbose=0)
+        del agent
+        gc.collect()
+        return sum(isinstance(each, tf.Graph) for each in gc.get_objects())
+
+    assert graphs() == graphs()  # The first may leave what all agents share.
 
 
 def test_a_discount_changed_between_fits_reaches_the_reward_scaling(walk):

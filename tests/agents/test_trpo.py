@@ -1,4 +1,4 @@
-"""TRPO: the line search's two promises, kept over a thousand updates, and bad steps taken back."""
+"""TRPO: the line search's two promises, kept over hundreds of updates, and bad steps taken back."""
 
 import gymnasium as gym
 import keras
@@ -77,12 +77,12 @@ def log_softmax(logits):
 
 
 def test_no_accepted_step_breaks_a_promise():
-    """1,000 updates on random data, with steps so long that half of them have to be shortened; judged by NumPy."""
+    """400 updates on random data, with steps so long that half of them have to be shortened; judged by NumPy."""
     agent = bound(max_kl=0.5, damping=1e-3, backtracks=2, backtrack_ratio=0.7)
     step = compiled(agent)
     outcomes = {"whole": 0, "shortened": 0, "rejected": 0}
     rng = np.random.default_rng(0)
-    for update in range(1000):
+    for update in range(400):
         if update % 25 == 0:  # Before the policy has become deterministic.
             for weight in agent.policy.trainable_weights:
                 weight.assign(rng.normal(size=weight.shape, scale=0.7))
@@ -106,12 +106,16 @@ def test_no_accepted_step_breaks_a_promise():
             assert gain > -1e-6 and kl > 0.0
             assert float(logs["policy_loss"]) == pytest.approx(-gain, abs=1e-4)
             outcomes["whole" if float(logs["backtracks"]) == 0 else "shortened"] += 1
-    assert min(outcomes.values()) > 50, outcomes
+    assert min(outcomes.values()) > 20, outcomes
 
 
 @pytest.mark.parametrize(
     ("head", "xla", "updates"),
-    [*((head, False, 200 if head == "gaussian" else 5) for head in SPACES), ("beta", True, 5), ("mixture", True, 5)],
+    [
+        *((head, False, 100 if head == "gaussian" else 5) for head in SPACES),
+        pytest.param("beta", True, 5, marks=pytest.mark.slow),
+        ("mixture", True, 5),
+    ],
 )
 def test_promises_are_kept_with_every_head(head, xla, updates):
     agent = bound(head=head, max_kl=0.05, damping=1e-3)
@@ -165,7 +169,13 @@ RIGS = {
 
 
 @pytest.mark.parametrize(
-    ("rig", "mode"), [*((rig, "graph") for rig in RIGS), ("downhill", "eager"), ("downhill", "xla"), ("nan", "xla")]
+    ("rig", "mode"),
+    [
+        *((rig, "graph") for rig in RIGS),
+        ("downhill", "eager"),
+        pytest.param("downhill", "xla", marks=pytest.mark.slow),
+        ("nan", "xla"),
+    ],
 )
 def test_a_bad_step_is_taken_back_bit_by_bit(rig, mode):
     rig, max_kl = RIGS[rig]

@@ -83,8 +83,22 @@ class Interrupt(keras.callbacks.Callback):
         self._stop("over", 0)
 
 
-@pytest.mark.parametrize("kind, per_execution", [("host", 1), ("host", 3), ("compiled", 1), ("compiled", 3)])
-@pytest.mark.parametrize("budget", [{"total_steps": 330, "epochs": 5}, {"epochs": 5, "steps_per_epoch": 2}])
+TOTAL, SHARES = {"total_steps": 330, "epochs": 5}, {"epochs": 5, "steps_per_epoch": 2}
+
+
+@pytest.mark.parametrize(
+    "kind, per_execution, budget",
+    [
+        ("host", 1, TOTAL),
+        ("host", 3, SHARES),
+        ("compiled", 1, SHARES),
+        ("compiled", 3, TOTAL),
+        pytest.param("host", 1, SHARES, marks=pytest.mark.slow),
+        pytest.param("host", 3, TOTAL, marks=pytest.mark.slow),
+        pytest.param("compiled", 1, TOTAL, marks=pytest.mark.slow),
+        pytest.param("compiled", 3, SHARES, marks=pytest.mark.slow),
+    ],
+)
 def test_a_restored_fit_never_exceeds_its_budget(walk, tmp_path, kind, per_execution, budget):
     env = walk if kind == "host" else pg.envs.CartPole(num_envs=4)
     agent = tiny()

@@ -23,6 +23,7 @@ MAKERS = {
     "mountain_car": envs.MountainCar,
     "mountain_car_continuous": envs.MountainCarContinuous,
     "pendulum": envs.Pendulum,
+    "t_maze": functools.partial(envs.TMaze, length=2),
     "masked": lambda **kwargs: envs.mask_observations(envs.CartPole(**kwargs), (2, 0)),
     "repeated": lambda **kwargs: envs.repeat_actions(envs.Breakout(**kwargs), 3),
     "all_wrappers": lambda **kwargs: envs.time_limit(

@@ -13,6 +13,7 @@ MODULES = [
     f"kerasrl_pg.{name}"
     for name in (
         "ops.baseline",
+        "ops.monitoring",
         "ops.policy_gradient",
         "ops.random",
         "ops.returns",

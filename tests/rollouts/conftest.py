@@ -79,7 +79,7 @@ class FixedActor:
     def sync(self, place="rollout"):
         pass
 
-    def __call__(self, observations, noise=None, masks=None):
+    def __call__(self, observations, noise=None, masks=None, starts=None):
         self.noises.append(noise)
         ones = np.ones(self.num_envs, int)
         return ones.astype(np.int32), np.broadcast_to(np.float32(self.log_probs), self.num_envs), ones
