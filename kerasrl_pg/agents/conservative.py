@@ -122,6 +122,13 @@ class Conservative(Agent):
         )
         return {**logs, "critic_loss": fitted["critic_loss"], **self.explained(samples)}
 
+    def credit(self, rollout):
+        """As every agent's, but without a floor of the deviation: the step's length is not the advantages' scale."""
+        advantages, returns, values = self.estimate(rollout)
+        if self.normalize_advantages:
+            advantages = ops.standardize(advantages, rollout.valid)
+        return advantages, returns, values
+
     def samples(self, rollout):
         """The rows of a rollout, with π_old itself as their `old`."""
         samples = super().samples(rollout)

@@ -392,9 +392,9 @@ def test_a_lone_advantage_is_not_standardised(method, settings, num_envs, walk):
     assert not same(before, weights(agent)[: len(before)])
 
 
-@every_agent
+@pytest.mark.parametrize("name", [name for name in MAKERS if name not in ("constrained", "npg", "trpo")])
 def test_the_critics_error_alone_is_not_scaled_to_one(name):
-    """Advantages of 1e-6 of the returns are noise, of any method."""
+    """Advantages of 1e-6 of the returns are noise; the others' steps are of one length whatever their scale."""
     agent = MAKERS[name](normalize_advantages="batch" if name == "ppo" else True)
     data = rollout(np.random.default_rng(0))
     agent.bind(gym.spaces.Box(-np.inf, np.inf, (3,)), ACTIONS)

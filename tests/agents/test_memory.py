@@ -303,14 +303,14 @@ def test_masked_and_recurrent_together(name):
 
 
 def test_it_learns_what_only_memory_can_tell():
-    maze = pg.envs.TMaze(num_envs=32, length=3)
+    maze = pg.envs.TMaze(num_envs=32, length=3, max_episode_steps=12)
+    settings = {"horizon": 16, "minibatch_size": 128, "update_epochs": 4, "entropy_coef": 0.01}
     results = []
     for memory in (GRU(16), None):
-        agent = pg.PPO(
-            horizon=16, minibatch_size=128, update_epochs=4, networks=pg.Networks((16,), memory=memory), seed=0
-        )
+        networks = pg.Networks((16,), memory=memory)
+        agent = pg.PPO(**settings, anneal_learning_rate=True, networks=networks, seed=0)
         agent.compile(keras.optimizers.Adam(5e-3))
-        agent.fit(maze, total_steps=40_000, epochs=1, verbose=0)
+        agent.fit(maze, total_steps=20_480, epochs=1, verbose=0)
         results.append(agent.evaluate(maze, episodes=200)["return"])
     assert results[0] == 1.0 and results[1] < 0.7
 
