@@ -28,24 +28,35 @@ CARTPOLE = ("CartPole-v1 without velocities", 200_000)
 PENDULUM = ("Pendulum-v1 without velocity", 300_000)
 # By case: method, environment and steps, seeds, the return to be reached, or None.
 CASES = {
-    "ppo-cartpole": ("PPO", *CARTPOLE, 5, 475),
+    "ppo-cartpole": ("PPO", *CARTPOLE, 10, 475),
     "ppo-pendulum": ("PPO", *PENDULUM, 5, -250),
     "trpo-cartpole": ("TRPO", *CARTPOLE, 5, 475),
     "ppo-cartpole-memoryless": ("PPO", *CARTPOLE, 2, None),
     "ppo-pendulum-memoryless": ("PPO", *PENDULUM, 2, None),
 }
-PPO = {"update_epochs": 10, "anneal_learning_rate": True}
 SETTINGS = {
-    "ppo-cartpole": {"horizon": 128, "minibatch_size": 256, "sequence_length": 64, **PPO},
+    "ppo-cartpole": {
+        "horizon": 128,
+        "minibatch_size": 256,
+        "sequence_length": 64,
+        "update_epochs": 4,
+        "anneal_learning_rate": True,
+    },
     "ppo-pendulum": {
         "horizon": 200,
         "minibatch_size": 400,
         "sequence_length": 50,
         "gamma": 0.9,
         "reward_scaling": True,
-        **PPO,
+        "update_epochs": 10,
+        "anneal_learning_rate": True,
     },
     "trpo-cartpole": {"horizon": 128, "minibatch_size": 128, "sequence_length": 64},
+}
+# What was tried first, and what it gave: the return of the final policy, a number for each seed.
+TRIED = {
+    "ppo-cartpole": "10 passes: 500.0, 499.9, 482.2, 500.0, 218.6 (seeds 0 to 4); with γ 0.98 and λ 0.8, too: 165.5, 155.2 "
+    "(4, 2). 4 passes were chosen on seeds 2 and 4; 5 to 9 had no part in it.",
 }
 # Stable-Baselines3-Contrib's defaults for RecurrentPPO: in either network an LSTM, and behind it 64 x 64 tanh.
 SPEED_CASE = {
@@ -152,6 +163,7 @@ def table(groups, speed):
     lines += ["", "Settings, beside the defaults; Adam with 1e-3, for PPO with epsilon 1e-5 and gradient norm 0.5:", ""]
     for name, settings in SETTINGS.items():
         lines.append(f"- {name}: {', '.join(f'{key} {value}' for key, value in settings.items())}")
+    lines += ["", "What else was tried:", "", *(f"- {name}: {told}" for name, told in TRIED.items())]
     host = machine()
     lines += [
         "",
