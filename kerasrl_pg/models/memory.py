@@ -277,7 +277,7 @@ class Chrono(keras.initializers.Initializer):
     Source: Tallec and Ollivier 2018, "Can recurrent neural networks warp time?" (arXiv 1804.11188), equation 16 and
     its analogue for the GRU's update gate.
 
-    >>> Chrono(100, gates=4, seed=0)((8,)).numpy().round(1).tolist()
+    >>> np.round(Chrono(100, gates=4, seed=0)((8,), "float64"), 1).tolist()
     [-4.1, -3.3, 4.1, 3.3, 0.0, 0.0, 0.0, 0.0]
     """
 

@@ -190,4 +190,4 @@ def test_every_exported_environment_is_in_the_battery():
     exported = {value for value in vars(envs).values() if isinstance(value, type)}
     exported = {e for e in exported if issubclass(e, envs.CompiledEnv)} - {envs.CompiledEnv}
     assert exported == {type(maker(num_envs=1)) for maker in MAKERS.values()} & exported
-    assert len(exported) == 9
+    assert len(exported) == 10
