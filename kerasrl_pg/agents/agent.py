@@ -9,6 +9,7 @@ from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.minibatches import check_sequence_length, for_each_minibatch, length_of_sequences
 from kerasrl_pg.checks import Schedule, check_flag, check_known, check_number, check_whole
 from kerasrl_pg.models.actor_critic import regularization
+from kerasrl_pg.models.architecture import Architecture
 from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling
 from kerasrl_pg.rollouts.records import Samples, rows_of
@@ -64,7 +65,7 @@ class Agent(Trainer):
         critic: None, or your own Keras model: observations [B, ...] to a distribution over returns, its last layer a
             `ValueHead`. It must be given where `policy` is given, unless the policy has the second output or the method
             has no critic. The two share no layers, as two models.
-        networks: `Networks`, what to build where `policy` is None; None for `Networks()`.
+        networks: `Networks` or a policy class, as `models.Tabular()`: what to build without a `policy`. `Networks()`.
         gamma: Discount γ in [0, 1]. 0.99, as in Schulman et al. 2017 (arXiv 1707.06347), table 3.
         horizon: T, steps of each environment in one rollout, at least 1.
         estimator: How advantages are estimated, one of `kerasrl_pg.estimators`.
@@ -403,8 +404,11 @@ def check_networks(policy, critic, networks):
                 f"`{argument}` must be a Keras model that ends in a head of kerasrl_pg.heads, or None for what "
                 f"`networks` says. Received: {argument}={model!r}."
             )
-    if networks is not None and not isinstance(networks, Networks):
-        raise TypeError(f"`networks` must be a kerasrl_pg.Networks. Received: networks={networks!r}.")
+    if networks is not None and not isinstance(networks, Architecture):
+        raise TypeError(
+            "`networks` must be a kerasrl_pg.Networks, or a policy class of kerasrl_pg.models, such as Tabular(). "
+            f"Received: networks={networks!r}."
+        )
     if policy is not None and networks is not None:
         raise ValueError(
             "`networks` says what to build where no `policy` is given, so only one of them may be given. "

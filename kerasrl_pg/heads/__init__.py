@@ -8,6 +8,7 @@ from kerasrl_pg.heads.default import default_head
 from kerasrl_pg.heads.gaussian import Gaussian
 from kerasrl_pg.heads.gaussian_mixture import GaussianMixture
 from kerasrl_pg.heads.head import Head, heads_of, noting
+from kerasrl_pg.heads.scored_categorical import ScoredCategorical
 from kerasrl_pg.heads.tanh_gaussian import TanhGaussian
 from kerasrl_pg.heads.value import HistogramValue, NormalValue, ValueHead
 
@@ -22,6 +23,7 @@ __all__ = [
     "HistogramValue",
     "MultiCategorical",
     "NormalValue",
+    "ScoredCategorical",
     "TanhGaussian",
     "ValueHead",
     "default_head",

@@ -167,12 +167,13 @@ class Composite(Head):
             seen.add(id(leaf))
 
     @classmethod
-    def from_space(cls, space, kernel_initializer=None, **kwargs):
+    def from_space(cls, space, kernel_initializer=None, use_bias=True, **kwargs):
         """The composite of the default heads of a Dict or Tuple space's parts.
 
         Args:
             space: Gymnasium space.
             kernel_initializer: Of all parts, each with a seed of its own made from the initializer's.
+            use_bias: Of all parts.
             **kwargs: For the constructor.
 
         Raises:
@@ -190,7 +191,8 @@ class Composite(Head):
         for number, key in enumerate(parts):
             try:
                 initializer = _another(kernel_initializer, number)
-                heads[key] = default_head(parts[key], kernel_initializer=initializer, name=_leaf_name((key,)))
+                name = _leaf_name((key,))
+                heads[key] = default_head(parts[key], kernel_initializer=initializer, use_bias=use_bias, name=name)
             except ValueError as error:
                 raise ValueError(f"{error} That is the part {key!r} of {space}.") from None
         return cls(heads if isinstance(space, gymnasium.spaces.Dict) else tuple(heads.values()), **kwargs)

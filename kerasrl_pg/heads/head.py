@@ -128,6 +128,7 @@ class DistributionLayer(keras.layers.Layer):
     Args:
         num_parameters: Outputs of the Dense; None for a layer without one, which makes its parameters itself.
         kernel_initializer: Initializer of its kernel.
+        use_bias: Whether it has a bias; False for parameters that are linear in the features and nothing else.
         **kwargs: `name` and the rest of `keras.layers.Layer`.
 
     Attributes:
@@ -137,7 +138,7 @@ class DistributionLayer(keras.layers.Layer):
         ValueError: For a `dtype` other than float32.
     """
 
-    def __init__(self, num_parameters, kernel_initializer, **kwargs):
+    def __init__(self, num_parameters, kernel_initializer, use_bias=True, **kwargs):
         if kwargs.get("dtype") is None:
             kwargs["dtype"] = "float32"  # also under a global mixed-precision policy
         super().__init__(**kwargs)
@@ -148,10 +149,17 @@ class DistributionLayer(keras.layers.Layer):
                 "head may use any dtype."
             )
         self.num_parameters = num_parameters
+        self.use_bias = use_bias
         if num_parameters is None:
             return
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.dense = keras.layers.Dense(num_parameters, kernel_initializer=self.kernel_initializer, dtype="float32")
+        self.dense = self._dense()
+
+    def _dense(self):
+        """The layer from features to parameters."""
+        return keras.layers.Dense(
+            self.num_parameters, use_bias=self.use_bias, kernel_initializer=self.kernel_initializer, dtype="float32"
+        )
 
     def build(self, input_shape):
         self.dense.build(input_shape)
@@ -177,6 +185,7 @@ class DistributionLayer(keras.layers.Layer):
         return {
             **super().get_config(),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            **({} if self.use_bias else {"use_bias": False}),  # Heads of your own need not know of it.
         }
 
 
@@ -204,7 +213,7 @@ class Head(DistributionLayer):
             every state and far from saturation (Andrychowicz et al. 2021, "What Matters in
             On-Policy Reinforcement Learning?", section 3.2; Engstrom et al. 2020).
         env_dtype: Dtype of the action space; `from_space` says it, and an agent does where nobody has.
-        **kwargs: `name` and the rest of `keras.layers.Layer`.
+        **kwargs: `use_bias` of `DistributionLayer`, `name` and the rest of `keras.layers.Layer`.
     """
 
     action_dtype = "float32"

@@ -1,8 +1,5 @@
 """Policies and critics as Keras models, made from an environment's spaces."""
 
-import contextlib
-import random
-
 import keras
 import numpy as np
 
@@ -10,13 +7,14 @@ from kerasrl_pg import heads
 from kerasrl_pg.checks import check_flag, knows_its_arguments
 from kerasrl_pg.envs.spaces import ObservationSpec, check_buildable
 from kerasrl_pg.models.anew import anew
+from kerasrl_pg.models.architecture import Architecture, drawing_from, leaf_inputs
 from kerasrl_pg.models.encoders import Encoding, activated, check_encoders, encoders_of
 from kerasrl_pg.models.memory import memory_layer
 from kerasrl_pg.models.normalization import RunningNormalization
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
-class Networks:
+class Networks(Architecture):
     """What networks an agent builds for itself when it first sees an environment.
 
     Each leaf of the observation is encoded by its kind (`envs.spaces.kind_of`), unless `encoders` says otherwise:
@@ -125,14 +123,11 @@ class Networks:
         self.memory = memory
 
     def build(self, observation_space, action_space, seed):
-        """Builds the networks for two gymnasium spaces.
+        """`(policy, critic)` for two gymnasium spaces; with `shared`, one model with both outputs, and None.
 
         Args:
             observation_space, action_space: Of one environment.
             seed: Of the initial weights.
-
-        Returns:
-            `(policy, critic)`; with `shared`, `(model, None)`, whose outputs are named "policy" and "value".
 
         Raises:
             ValueError: If a space has no encoding or no head, or `encoders` do not fit the observation.
@@ -140,7 +135,7 @@ class Networks:
         spec = ObservationSpec(observation_space)
         encoders = encoders_of(spec, self.encoders)
         check_buildable(spec, action_space if self.head is None else None, encoders)
-        with _drawing_from(seed):
+        with drawing_from(seed):
             return self._build(spec, encoders, action_space, np.random.default_rng(seed))
 
     def _build(self, spec, encoders, action_space, seeds):
@@ -175,29 +170,36 @@ class Networks:
         return keras.initializers.GlorotUniform(seed=seed)
 
     def _trunk(self, spec, encoders, seeds):
-        leaves = {"observation": spec.specs} if spec.single else spec.specs
+        """Inputs, and features behind the hidden layers."""
+        inputs, features, passed_hidden = self._encoded(spec, encoders, seeds)
+        hidden_units = self.hidden_units
+        if hidden_units is None:
+            hidden_units = () if passed_hidden else (64, 64)
+        memory = self.memory and anew(self.memory, "memory")
+        if memory is not None and not memory.hidden:
+            features, memory = memory(features), None
+        features = self._hidden(features, hidden_units, seeds)
+        return inputs, features if memory is None else memory(features)
+
+    def _encoded(self, spec, encoders, seeds):
+        """Inputs, the leaves' features side by side, and whether these have passed a hidden layer, being of one."""
         encode = Encoding(lambda gain: self._initializer(gain, seeds), seeds, self.activation)
-        inputs, encodings = {}, []
-        for name, leaf in leaves.items():
-            x = inputs[name] = keras.Input(tuple(leaf.shape), dtype=leaf.dtype.name, name=name)
+        inputs, encodings = leaf_inputs(spec), []
+        for name, x in inputs.items():
             if encoders[name] != "omit":
                 normalization = None
                 if self.normalize_observations:
                     normalization = RunningNormalization(None if spec.single else name, self.observation_clip)
                 encodings.append(encode(name, spec.leaves[name], x, encoders[name], normalization))
         features = encodings[0] if len(encodings) == 1 else keras.layers.Concatenate()(encodings)
-        hidden_units, activation = self.hidden_units, self.activation
-        if hidden_units is None:
-            hidden_units = () if len(encodings) == 1 and encode.hidden else (64, 64)
-        memory = self.memory and anew(self.memory, "memory")
-        if memory is not None and not memory.hidden:
-            features, memory = memory(features), None
+        hidden = len(encodings) == 1 and encode.hidden
+        return (inputs["observation"] if spec.single else inputs), features, hidden
+
+    def _hidden(self, features, hidden_units, seeds):
         for units in hidden_units:
             dense = keras.layers.Dense(units, kernel_initializer=self._initializer(np.sqrt(2.0), seeds))
-            features = activated(dense, "tanh" if activation is None else activation, features)
-        if memory is not None:
-            features = memory(features)
-        return (inputs["observation"] if spec.single else inputs), features
+            features = activated(dense, "tanh" if self.activation is None else self.activation, features)
+        return features
 
     def get_config(self):
         head = self.head
@@ -279,14 +281,3 @@ def check_activation(activation):
 
 def _to_config(encoder):
     return encoder if isinstance(encoder, str | None) else keras.saving.serialize_keras_object(encoder)
-
-
-@contextlib.contextmanager
-def _drawing_from(seed):
-    """Keras initializers without a seed draw one from Python's `random`; in here they draw it from `seed`."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)

@@ -3,6 +3,7 @@
 from kerasrl_pg.ops import random
 from kerasrl_pg.ops.baseline import average_baseline, time_dependent_baseline
 from kerasrl_pg.ops.monitoring import clip_fraction, entropy_estimate, kl_k1, kl_k2, kl_k3
+from kerasrl_pg.ops.parameterisations import compatible_features, linear_softmax_score
 from kerasrl_pg.ops.policy_gradient import (
     clipped_objective,
     gradient_discount,
@@ -57,6 +58,7 @@ __all__ = [
     "clip_fraction",
     "clipped_objective",
     "clipped_squared_error",
+    "compatible_features",
     "conjugate_gradient",
     "count_trajectories",
     "discounted_accumulator",
@@ -76,6 +78,7 @@ __all__ = [
     "kl_k2",
     "kl_k3",
     "kl_penalized_objective",
+    "linear_softmax_score",
     "magnitudes",
     "masked_mean",
     "masked_moments",

@@ -14,6 +14,7 @@ MODULES = [
     for name in (
         "ops.baseline",
         "ops.monitoring",
+        "ops.parameterisations",
         "ops.policy_gradient",
         "ops.random",
         "ops.returns",
