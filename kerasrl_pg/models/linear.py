@@ -121,9 +121,7 @@ class Linear(Architecture):
         try:
             features = layer(seen)
         except Exception as error:  # Whatever a user's own code raises.
-            told = str(error).split("Error encountered:")[-1].strip().splitlines() or [
-                ""
-            ]  # Keras tells it in the middle.
+            told = str(error).split("Error encountered:")[-1].strip().splitlines() or [""]  # In Keras's, amid others.
             raise ValueError(
                 f"`features` must take what networks see of {spec.space}, {_told(seen)}. "
                 f"Received: {self.features!r}, which fails with {type(error).__name__}: {told[0]}"

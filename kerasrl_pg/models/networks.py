@@ -228,7 +228,7 @@ class Networks(Architecture):
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        head = config["head"]
+        head = config.get("head")  # Policy classes know theirs.
         if isinstance(head, dict):
             if "head_class" in head:
                 config["head"] = keras.saving.get_registered_object(head["head_class"])
