@@ -7,16 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import kerasrl_pg
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture
 def run(monkeypatch):
-    # XLA takes seconds for what the examples run for milliseconds, and other tests compare the compilers.
-    monkeypatch.setattr(kerasrl_pg.Agent, "compiled_with_xla", property(lambda agent: agent._jit_setting is True))
-
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         runpy.run_path(str(EXAMPLES / f"{name}.py"))
