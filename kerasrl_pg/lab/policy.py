@@ -91,12 +91,7 @@ class PolicyTable:
         for pair in zip(self.variables, values, strict=True):
             scope.add_update(pair)  # Which, unlike the constructor, does not round them.
         with in_float64(self._model), scope:
-            distribution = self._model(self._observations)
-            log_probs = tf.map_fn(
-                lambda action: distribution.log_prob(tf.fill(self._observations.shape[:1], action)),
-                self._actions,
-                fn_output_signature=tf.float64,
-            )
+            log_probs = self._model(self._observations).log_prob(self._actions[:, None])
         return tf.transpose(log_probs)
 
     def _pulled(self, values, weights):
@@ -109,7 +104,8 @@ class PolicyTable:
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(values)
             log_probs = self._compute(values)
-        return tape.jacobian(log_probs, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        zero = tf.UnconnectedGradients.ZERO  # A loop, whose vectorised form takes a second to be traced.
+        return tape.jacobian(log_probs, values, unconnected_gradients=zero, experimental_use_pfor=False)
 
     def probabilities(self, theta=None):
         """π_θ(a|s), float64 [S, A]; of the weights as they stand where θ is None."""
