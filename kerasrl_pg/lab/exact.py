@@ -51,7 +51,7 @@ class MDP:
             alike are aliased.
 
     Attributes:
-        rewards: float64 [S, A], expected.
+        expected_rewards: float64 [S, A].
         continuing: float64 [S, A, S], p(s' | s, a) where the episode goes on.
 
     Raises:
@@ -84,8 +84,7 @@ class MDP:
                 f"`rewards` must be [S, A] or [S, A, S], here {(states, actions)} or {transitions.shape}. "
                 f"Received: shape {rewards.shape}."
             )
-        if rewards.ndim == 3:
-            rewards = np.sum(transitions * rewards, -1)
+        expected = rewards if rewards.ndim == 2 else np.sum(transitions * rewards, -1)
         ends = np.asarray(np.zeros(states) if self.terminal is None else self.terminal, bool)
         if ends.shape not in ((states,), transitions.shape):
             raise ValueError(f"`terminal` must be [S] or [S, A, S], here S = {states}. Received: shape {ends.shape}.")
@@ -96,7 +95,7 @@ class MDP:
                 f"{observations.shape}."
             )
         values = {"transitions": transitions, "rewards": rewards, "initial": initial, "terminal": ends}
-        values.update(observations=observations, continuing=transitions * ~ends)
+        values.update(observations=observations, continuing=transitions * ~ends, expected_rewards=expected)
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -105,7 +104,7 @@ class MDP:
         """The process behind an environment.
 
         Args:
-            env: A `TabularMDP`; another `CompiledEnv` without chance in its steps whose state is its `Discrete`
+            env: A `TabularMDP` or an `MDPEnv`; another `CompiledEnv` without chance whose state is its `Discrete`
                 observation, as `Corridor`; or one of gymnasium's toy texts, or its id ("FrozenLake-v1", "Taxi-v3",
                 "CliffWalking-v1"), whose `unwrapped.P` says all.
             gamma: Discount γ in [0, 1], which belongs to the question and not to the environment.
@@ -122,6 +121,8 @@ class MDP:
             env = gym.make(env)
         limit = env.max_episode_steps if isinstance(env, CompiledEnv) else getattr(env.spec, "max_episode_steps", None)
         horizon = limit if horizon is OWN else horizon
+        if hasattr(env, "mdp"):
+            return env.mdp.replace(gamma=gamma, horizon=horizon)
         if isinstance(env, TabularMDP):
             uniform = np.full(env.num_states, 1.0 / env.num_states)
             return cls(env.transitions, env.rewards, uniform, gamma, horizon=horizon)
@@ -141,7 +142,7 @@ class MDP:
     @property
     def shape(self):
         """`(S, A)`."""
-        return self.rewards.shape
+        return self.expected_rewards.shape
 
     # What a policy is worth
 
@@ -174,7 +175,7 @@ class MDP:
         return Evaluation(float(self.initial @ values[0]), values, action_values, np.stack(visits))
 
     def _stationary(self, policy):
-        values = np.linalg.solve(self._resolvent(policy, self.gamma), np.sum(policy * self.rewards, -1))
+        values = np.linalg.solve(self._resolvent(policy, self.gamma), np.sum(policy * self.expected_rewards, -1))
         visits = self.visits(policy)
         return Evaluation(float(self.initial @ values), values, self.backup(values), visits)
 
@@ -206,7 +207,7 @@ class MDP:
 
     def backup(self, values):
         """r(s, a) + γ Σ p(s' | s, a) V(s') where the episode goes on, float64 [S, A], of V [S]."""
-        return self.rewards + self.gamma * self.continuing @ values
+        return self.expected_rewards + self.gamma * self.continuing @ values
 
     def credit(self, policy, discounted=True):
         """∂J/∂π by the policy gradient theorem: Σ_t w_t P(s_t = s) Q_t(s, a), float64 [S, A].
@@ -258,7 +259,7 @@ class MDP:
 
         >>> import itertools
         >>> coin = MDP([[[1.0], [1.0]]], [[0.0, 2.0]], [1.0], gamma=0.5)
-        >>> [q.max() for q in itertools.islice(coin.value_iteration(), 3)]
+        >>> [float(q.max()) for q in itertools.islice(coin.value_iteration(), 3)]
         [2.0, 3.0, 3.5]
         """
         values = np.zeros(self.shape[0])
@@ -400,4 +401,5 @@ def _toy_text(env):
     if np.abs(ending * (transitions - ending)).max() > 1e-12:
         raise ValueError("`env.unwrapped.P` must end an episode by where it leads. Received: both for one transition.")
     initial = np.asarray(env.initial_state_distrib, float)
-    return {"transitions": transitions, "rewards": rewards.sum(-1), "initial": initial, "terminal": ending > 0.0}
+    rewards = np.divide(rewards, transitions, out=rewards, where=transitions > 0.0)
+    return {"transitions": transitions, "rewards": rewards, "initial": initial, "terminal": ending > 0.0}

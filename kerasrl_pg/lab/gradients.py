@@ -41,7 +41,7 @@ def policy_gradient(mdp, policy, discounted=True, theta=None):
     >>> gradient, nudge = policy_gradient(mdp, agent), 1e-6 * np.eye(18)[0]
     >>> theta = pg.lab.PolicyTable(agent, mdp.observations).theta
     >>> rise = objective(mdp, agent, theta + nudge) - objective(mdp, agent, theta - nudge)
-    >>> abs(rise / 2e-6 - gradient[0]) < 1e-8
+    >>> bool(abs(rise / 2e-6 - gradient[0]) < 1e-8)
     True
     """
     table = table_of(policy, mdp)
@@ -79,7 +79,7 @@ def natural_gradient(mdp, policy, discounted=True, damping=0.0, theta=None):
 
 
 def solve(matrix, gradient, damping=0.0):
-    """(F + cI)⁻¹ g; directions along which F is below 1e-10 of its largest eigenvalue are left alone without damping."""
+    """(F + cI)⁻¹ g; without damping, where F is below 1e-10 of its largest eigenvalue, 0."""
     if damping:
         return np.linalg.solve(matrix + damping * np.eye(len(gradient)), gradient)
     return np.linalg.pinv(matrix, rcond=1e-10, hermitian=True) @ gradient

@@ -125,4 +125,3 @@ class PolicyTable:
 def table_of(policy, mdp):
     """`PolicyTable` of an agent or a Keras model in an `MDP`; a table itself is handed through."""
     return policy if isinstance(policy, PolicyTable) else PolicyTable(policy, mdp.observations)
-
