@@ -1,0 +1,150 @@
+"""Pictures of how a policy moves: step sizes, smooth probabilities, local optima (chapter 4.2; unit 4)."""
+
+import itertools
+
+import keras
+import numpy as np
+
+from kerasrl_pg import baselines
+from kerasrl_pg.agents import REINFORCE
+from kerasrl_pg.lab.gradients import policy_gradient
+from kerasrl_pg.lab.landscape import paths
+from kerasrl_pg.lab.pictures import style, worlds
+from kerasrl_pg.lab.policy import PolicyTable
+from kerasrl_pg.seeds import fit_seeds, interquartile_mean, restart
+
+
+@keras.saving.register_keras_serializable("kerasrl_pg")
+class InverseRoot(keras.optimizers.schedules.LearningRateSchedule):
+    """η₀ / √t, t counted from 1 (chapter 4.2)."""
+
+    def __init__(self, initial):
+        self.initial = initial
+
+    def __call__(self, step):
+        return self.initial / keras.ops.sqrt(keras.ops.cast(step, "float32") + 1.0)
+
+    def get_config(self):
+        return {"initial": self.initial}
+
+
+def squared_slopes(rate, mdp, seeds, marks):
+    """‖∇J‖² [seeds, marks], exact, after so many updates of REINFORCE on two episodes each with a learning rate."""
+    found, agent = [], None
+    for seed in range(seeds):
+        fresh = REINFORCE(worlds.tabular(mdp), gamma=mdp.gamma, discounted_gradient=True, seed=seed)
+        fresh.compile(keras.optimizers.SGD(rate if isinstance(rate, float) else rate()))
+        if agent is None:
+            agent = fresh
+        else:  # The first one's program, with the weights and the seed of another.
+            restart(agent, fresh)
+        row, done = [], 0
+        for mark in marks:
+            agent.fit(worlds.env(mdp, 2), epochs=1, steps_per_epoch=mark - done, verbose=0)
+            row.append(np.sum(policy_gradient(mdp, agent) ** 2))
+            done = mark
+        found.append(row)
+    return np.array(found)
+
+
+def step_sizes(filepath, rate=2.0, seeds=10, updates=4096):
+    """Draws ‖∇J‖² over the updates with a constant step and with η₀/√t.
+
+    Returns:
+        `{name: float [seeds, marks]}` and the marks.
+    """
+    made, axes = style.figure()
+    mdp, marks = worlds.between_two_walls(), [2**k for k in range(int(np.log2(updates)) + 1)]
+    rates = {"constant η = 2": rate, "η = 2 / √t": lambda: InverseRoot(rate)}
+    results = {name: squared_slopes(each, mdp, seeds, marks) for name, each in rates.items()}
+    for place, (name, found) in enumerate(results.items()):
+        axes.loglog(marks, found.mean(0), **style.style(place), label=f"{name}, mean of {seeds} seeds")
+        low, high = np.percentile(found, [25, 75], axis=0)
+        axes.fill_between(marks, low, high, color=style.COLOURS[place], alpha=0.15, linewidth=0)
+    level = results["η = 2 / √t"].mean(0)[-1]
+    late = np.array(marks[len(marks) // 2 :])
+    axes.loglog(late, level * np.sqrt(late[-1] / late), color="0.6", linewidth=1, label="1/√t, to compare")
+    axes.set(xlabel="update t", ylabel="‖∇J‖², exact")
+    axes.legend(fontsize=9)
+    caption = (
+        "A constant step never comes to rest: chance keeps throwing the policy off the optimum. With η₀/√t the slope "
+        "where it stands keeps falling (two episodes an update; bands: the middle half of the seeds)."
+    )
+    style.save(made, filepath, "Steps that shrink let the slope vanish", caption)
+    return results, marks
+
+
+def probabilities(filepath, updates=60, state=0):
+    """Draws one state's action probabilities over the updates of a policy gradient and of value iteration.
+
+    Returns:
+        `(smooth, jumping)`, float [updates + 1, A] each.
+    """
+    made, axes = style.figure(2, sharey=True)
+    mdp = worlds.garnet(horizon=30, gamma=0.95, lift=0.0, seed=8)
+    agent = REINFORCE(
+        worlds.tabular(mdp), gamma=mdp.gamma, baseline=baselines.AverageReturn(), discounted_gradient=True, seed=0
+    )
+    agent.compile(keras.optimizers.SGD(1.0))
+    thetas = paths({"gradient": agent}, worlds.env(mdp, 256), updates)["gradient"]
+    table = PolicyTable(agent, mdp.observations)
+    smooth = np.array([table.probabilities(theta)[state] for theta in thetas])
+    iterates = itertools.islice(mdp.value_iteration(), updates + 1)
+    jumping = np.array([np.eye(mdp.shape[1])[action_values[state].argmax()] for action_values in iterates])
+    for one, (title, rows) in zip(
+        axes, {"REINFORCE": smooth, "greedy policy of value iteration": jumping}.items(), strict=True
+    ):
+        for action in range(mdp.shape[1]):
+            look = style.style(action, marker=False)
+            one.plot(
+                rows[:, action], drawstyle="default" if rows is smooth else "steps-post", **look, label=f"a = {action}"
+            )
+        one.set(title=title, xlabel="update" if rows is smooth else "iteration")
+    axes[0].set(ylabel=f"π(a | s = {state})", ylim=(-0.03, 1.03))
+    axes[0].legend(fontsize=9)
+    caption = (
+        "A policy gradient moves probabilities a little at a time. A greedy policy jumps from one action to "
+        "another as "
+        "soon as one value passes the other, however little they differ."
+    )
+    style.save(made, filepath, "Smooth and sudden", caption)
+    return smooth, jumping
+
+
+def local_optimum(filepath, seeds=12, updates=300, coefficients=(0.0, 0.1)):
+    """Draws the returns of many seeds in a corridor with a small reward near and a large one far, without and with an
+    entropy bonus.
+
+    Returns:
+        `{coefficient: float [seeds, epochs]}`, exact J after each tenth of the updates... of the training episodes.
+    """
+    made, axes = style.figure(len(coefficients), sharey=True)
+    mdp, results = worlds.near_and_far(), {}
+    for one, coefficient in zip(axes, coefficients, strict=True):
+
+        def make(seed, coefficient=coefficient):
+            agent = REINFORCE(worlds.tabular(mdp), gamma=mdp.gamma, entropy_coef=coefficient, seed=seed)
+            agent.compile(keras.optimizers.SGD(0.2))
+            return agent
+
+        runs = fit_seeds(
+            make, worlds.env(mdp, 8), seeds, episodes=8, epochs=30, steps_per_epoch=updates // 30, verbose=0
+        )
+        curves = results[coefficient] = runs.curve("episode_return")
+        at = np.arange(1, curves.shape[1] + 1) * (updates // 30)
+        one.plot(at, curves.T, color=style.COLOURS[1], linewidth=1, alpha=0.6)
+        one.plot(at, interquartile_mean(curves, 0), **style.style(0, marker=False), label="interquartile mean")
+        one.axhline(1.0, color="0.5", linestyle=":")
+        one.axhline(4.0, color="0.5", linestyle="--")
+        far = int(np.sum(curves[:, -1] > 2.5))
+        one.set(title=f"entropy coefficient {coefficient:g}: {far} of {seeds} get there", xlabel="update")
+    axes[0].set(ylabel="mean return of the last 100 episodes")
+    axes[0].text(updates, 1.05, "near reward", ha="right", fontsize=9)
+    axes[0].text(updates, 4.05, "far reward", ha="right", fontsize=9)
+    axes[-1].legend(fontsize=9)
+    caption = (
+        "The near reward is a local optimum: most seeds find it first, and then no longer look further. A bonus for "
+        "entropy keeps the other direction alive until the far reward is found. One thin line a seed."
+    )
+    style.save(made, filepath, "A local optimum, and a way out", caption)
+    return results
