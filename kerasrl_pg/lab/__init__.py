@@ -4,6 +4,7 @@ A small decision process is solved (`MDP`), an agent's own gradient is measured 
 it takes is followed (`landscape`, `paths`), and what comes out is drawn (`pictures`).
 """
 
+from kerasrl_pg.lab import pictures
 from kerasrl_pg.lab.env import MDPEnv
 from kerasrl_pg.lab.exact import MDP, Evaluation
 from kerasrl_pg.lab.gradients import Expectation, fisher, natural_gradient, objective, policy_gradient
@@ -25,6 +26,7 @@ __all__ = [
     "natural_gradient",
     "objective",
     "paths",
+    "pictures",
     "policy_gradient",
     "sweep",
     "table",

@@ -52,7 +52,7 @@ def variance_of_credit(filepath, choices=None, episodes=8, samples=4000):
     lifted, rare = worlds.garnet(), worlds.rare_loss()
     cases = {
         "Random process, rewards around 1": (lifted, 0.5 * np.random.default_rng(0).normal(size=lifted.shape)),
-        "The usual action gives 1, the rare one 0": (rare, np.array([[2.944, 0.0]])),  # 95 % and 5 %.
+        "Usual action 1, rare action 0": (rare, np.array([[2.944, 0.0]])),  # 95 % and 5 %.
     }
     results = []
     for one, (title, (mdp, theta)) in zip(axes, cases.items(), strict=True):
@@ -92,7 +92,7 @@ def variance_of_credit(filepath, choices=None, episodes=8, samples=4000):
     return results
 
 
-def variance_over_episodes(filepath, counts=(2, 8, 32, 128), samples=2000):
+def variance_over_episodes(filepath, counts=(4, 16, 64, 256), samples=1000):
     """Draws the variance over the number of episodes N, on logarithmic axes, with the fitted slopes.
 
     Returns:
@@ -134,7 +134,7 @@ def variance_over_episodes(filepath, counts=(2, 8, 32, 128), samples=2000):
     return results
 
 
-def bias_and_variance(filepath, lambdas=(0.0, 0.3, 0.6, 0.8, 0.9, 1.0), gammas=(0.0, 0.4, 0.7, 0.85, 0.95, 1.0)):
+def bias_and_variance(filepath, lambdas=(0.0, 0.3, 0.6, 0.8, 0.9, 1.0), gammas=(0.5, 0.7, 0.8, 0.9, 0.95, 1.0)):
     """Draws squared bias, variance and their sum, over λ with a critic that is wrong, and over γ.
 
     Returns:
@@ -149,15 +149,16 @@ def bias_and_variance(filepath, lambdas=(0.0, 0.3, 0.6, 0.8, 0.9, 1.0), gammas=(
     over_lambda = [
         measure(actor_critic(mdp, theta, values, estimators.GAE(each)), worlds.env(mdp, 8), 4000) for each in lambdas
     ]
-    plain = mdp.replace(gamma=1.0)
-    exact = Expectation(_bound(reinforce(plain, theta), plain), plain, 20).claimed()
+    far = worlds.near_and_far(gamma=1.0)
+    level = np.zeros(far.shape)
+    exact = Expectation(_bound(reinforce(far, level), far), far, far.horizon).claimed()
     over_gamma = [
-        measure(reinforce(mdp.replace(gamma=each), theta), (worlds.env(mdp, 8), mdp), 4000, exact=exact)
+        measure(reinforce(far.replace(gamma=each), level), (worlds.env(far, 64), far), 1000, exact=exact)
         for each in gammas
     ]
     titles = {
         "λ of GAE, critic wrong by about 2": (lambdas, over_lambda),
-        "γ, for the sum of 20 rewards": (gammas, over_gamma),
+        "γ, reward at the far end of a corridor": (gammas, over_gamma),
     }
     for one, (title, (places, found)) in zip(axes, titles.items(), strict=True):
         one.plot(places, [max(m.squared_bias, 0.0) for m in found], **style.style(1), label="squared bias")
@@ -165,7 +166,7 @@ def bias_and_variance(filepath, lambdas=(0.0, 0.3, 0.6, 0.8, 0.9, 1.0), gammas=(
         one.plot(places, [m.squared_error for m in found], **style.style(0), label="sum: mean squared error")
         best = places[int(np.argmin([m.squared_error for m in found]))]
         one.axvline(best, color="0.7", linewidth=1)
-        one.set(title=title, xlabel=title.split()[0].strip(","), ylabel="squared norm of the gradient's error")
+        one.set(title=title, xlabel=title[0], ylabel="squared norm of the gradient's error")
         one.set_ylim(0)
         one.legend(fontsize=9)
     style.save(

@@ -20,7 +20,7 @@ def contours(one, plane, name="J"):
     one.clabel(lines, fmt=lambda value: f"{name} = {value:.1f}", fontsize=7)
 
 
-def balls(filepath, theta=(1.8, 0.0), max_kl=0.05, radius=0.6):
+def balls(filepath, theta=(1.8, 0.0), max_kl=0.05, radius=0.9):
     """Draws what the three constraints allow around one policy of two parameters: ‖d‖² <= ε, ½ dᵀFd <= δ and KL <= δ.
 
     Returns:
@@ -31,7 +31,7 @@ def balls(filepath, theta=(1.8, 0.0), max_kl=0.05, radius=0.6):
     table = PolicyTable(worlds.two_parameters(theta), mdp.observations)
     old, matrix, gradient = table.probabilities(), fisher(mdp, table), policy_gradient(mdp, table)
     visits = mdp.visits(old) / mdp.visits(old).sum()
-    plane = landscape(mdp, table, (theta[0] - 3, theta[0] + 3), (theta[1] - 2.2, theta[1] + 2.2), 61)
+    plane = landscape(mdp, table, (theta[0] - 3, theta[0] + 3), (theta[1] - 2.2, theta[1] + 2.2), 35)
     contours(axes, plane)
     divergence = np.array(
         [[visits @ np.sum(old * np.log(old / table.probabilities([a, b])), -1) for a in plane.x] for b in plane.y]
@@ -46,7 +46,7 @@ def balls(filepath, theta=(1.8, 0.0), max_kl=0.05, radius=0.6):
     steps = {0: radius * gradient / np.linalg.norm(gradient)}
     steps[1] = np.sqrt(2 * max_kl / (gradient @ natural)) * natural
     for place, step in steps.items():
-        arrow = {"arrowstyle": "-|>", "color": style.COLOURS[place], "linewidth": 1.6}
+        arrow = {"arrowstyle": "-|>", "color": style.COLOURS[place], "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", theta + step, theta, arrowprops=arrow)
     axes.plot(*theta, "o", color="white", markeredgecolor="black")
     axes.set(xlabel="θ₁, log-odds of staying in the first state", ylabel="θ₂, of staying in the second")
@@ -65,7 +65,7 @@ def balls(filepath, theta=(1.8, 0.0), max_kl=0.05, radius=0.6):
 def methods(mdp, theta):
     """Compiled agents over the two-parameter policy by their names."""
     rows = {"horizon": mdp.horizon, "estimator": estimators.GAE(1.0), "gamma": mdp.gamma, "seed": 0}
-    whole = 256 * mdp.horizon
+    whole = 128 * mdp.horizon
 
     def networks():
         return worlds.two_parameters(theta), worlds.critic(mdp)
@@ -85,7 +85,7 @@ def methods(mdp, theta):
     }
 
 
-def ways(filepath, theta=(1.5, -2.0), updates=60):
+def ways(filepath, theta=(1.5, -2.0), updates=40):
     """Draws J of two parameters, and the ways that gradient, natural gradient, TRPO and PPO take from one start.
 
     Returns:
@@ -93,13 +93,13 @@ def ways(filepath, theta=(1.5, -2.0), updates=60):
     """
     made, axes = style.figure(2, width=5.0, height=4.2)
     mdp = worlds.two_states()
-    plane = landscape(mdp, worlds.two_parameters(), (-5, 5), (-5, 6), 51)
+    plane = landscape(mdp, worlds.two_parameters(), (-5, 5), (-4, 8), 35)
     contours(axes[0], plane)
-    found = paths(methods(mdp, theta), worlds.env(mdp, 256), updates)
+    found = paths(methods(mdp, theta), worlds.env(mdp, 128), updates)
     table = PolicyTable(worlds.two_parameters(), mdp.observations)
     for place, (name, thetas) in enumerate(found.items()):
         look = style.style(place)
-        clipped = np.clip(thetas, [-5, -5], [5, 6])
+        clipped = np.clip(thetas, [-5, -4], [5, 8])
         axes[0].plot(*clipped.T, **{**look, "markersize": 3}, markevery=5, label=name)
         worth = [mdp.evaluate(table.probabilities(one)).objective for one in thetas]
         axes[1].plot(worth, **{**look, "markersize": 4}, markevery=10, label=name)
@@ -113,7 +113,7 @@ def ways(filepath, theta=(1.5, -2.0), updates=60):
         "it pays "
         "less, and is held up on the plateau there; steps measured in the policy's own distance go straighter. "
         "Markers: "
-        "every 5th and 10th update of 256 episodes; dotted: the optimum."
+        "every 5th and 10th update of 128 episodes; dotted: the optimum."
     )
     style.save(made, filepath, "Four methods on one landscape", caption)
     return found

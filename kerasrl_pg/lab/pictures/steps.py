@@ -11,7 +11,7 @@ from kerasrl_pg.lab.gradients import policy_gradient
 from kerasrl_pg.lab.landscape import paths
 from kerasrl_pg.lab.pictures import style, worlds
 from kerasrl_pg.lab.policy import PolicyTable
-from kerasrl_pg.seeds import fit_seeds, interquartile_mean, restart
+from kerasrl_pg.seeds import interquartile_mean, restart
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -28,26 +28,33 @@ class InverseRoot(keras.optimizers.schedules.LearningRateSchedule):
         return {"initial": self.initial}
 
 
-def squared_slopes(rate, mdp, seeds, marks):
-    """‖∇J‖² [seeds, marks], exact, after so many updates of REINFORCE on two episodes each with a learning rate."""
-    found, agent = [], None
+def followed(make, env, seeds, marks):
+    """The policies of many seeds after so many updates, all on one compiled program.
+
+    Args:
+        make: Function from a seed to a fresh, compiled agent.
+        env: A `CompiledEnv`.
+        seeds: How many.
+        marks: Rising whole numbers.
+
+    Returns:
+        `(table, thetas)`: a `PolicyTable` to evaluate them with, and float64 [seeds, marks, P].
+    """
+    agent, table, thetas = make(0), None, []
+    agent.bind(env.observation_space, env.action_space)
     for seed in range(seeds):
-        fresh = REINFORCE(worlds.tabular(mdp), gamma=mdp.gamma, discounted_gradient=True, seed=seed)
-        fresh.compile(keras.optimizers.SGD(rate if isinstance(rate, float) else rate()))
-        if agent is None:
-            agent = fresh
-        else:  # The first one's program, with the weights and the seed of another.
-            restart(agent, fresh)
-        row, done = [], 0
+        if seed > 0:
+            restart(agent, make(seed))
+        table, done, row = table or PolicyTable(agent, env.mdp.observations), 0, []
         for mark in marks:
-            agent.fit(worlds.env(mdp, 2), epochs=1, steps_per_epoch=mark - done, verbose=0)
-            row.append(np.sum(policy_gradient(mdp, agent) ** 2))
+            agent.fit(env, epochs=1, steps_per_epoch=mark - done, verbose=0)
+            row.append(table.theta)
             done = mark
-        found.append(row)
-    return np.array(found)
+        thetas.append(row)
+    return table, np.array(thetas)
 
 
-def step_sizes(filepath, rate=2.0, seeds=10, updates=4096):
+def step_sizes(filepath, rate=0.5, seeds=8, updates=2048):
     """Draws ‖∇J‖² over the updates with a constant step and with η₀/√t.
 
     Returns:
@@ -55,13 +62,23 @@ def step_sizes(filepath, rate=2.0, seeds=10, updates=4096):
     """
     made, axes = style.figure()
     mdp, marks = worlds.between_two_walls(), [2**k for k in range(int(np.log2(updates)) + 1)]
-    rates = {"constant η = 2": rate, "η = 2 / √t": lambda: InverseRoot(rate)}
-    results = {name: squared_slopes(each, mdp, seeds, marks) for name, each in rates.items()}
+    rates = {f"constant η = {rate:g}": lambda: rate, f"η = {rate:g} / √t": lambda: InverseRoot(rate)}
+    results = {}
+    for name, each in rates.items():
+
+        def make(seed, each=each):
+            agent = REINFORCE(worlds.tabular(mdp), gamma=mdp.gamma, discounted_gradient=True, seed=seed)
+            agent.compile(keras.optimizers.SGD(each()))
+            return agent
+
+        table, thetas = followed(make, worlds.env(mdp, 2), seeds, marks)
+        slopes = [[np.sum(policy_gradient(mdp, table, theta=theta) ** 2) for theta in row] for row in thetas]
+        results[name] = np.array(slopes)
     for place, (name, found) in enumerate(results.items()):
         axes.loglog(marks, found.mean(0), **style.style(place), label=f"{name}, mean of {seeds} seeds")
         low, high = np.percentile(found, [25, 75], axis=0)
         axes.fill_between(marks, low, high, color=style.COLOURS[place], alpha=0.15, linewidth=0)
-    level = results["η = 2 / √t"].mean(0)[-1]
+    level = results[f"η = {rate:g} / √t"].mean(0)[-1]
     late = np.array(marks[len(marks) // 2 :])
     axes.loglog(late, level * np.sqrt(late[-1] / late), color="0.6", linewidth=1, label="1/√t, to compare")
     axes.set(xlabel="update t", ylabel="‖∇J‖², exact")
@@ -74,18 +91,18 @@ def step_sizes(filepath, rate=2.0, seeds=10, updates=4096):
     return results, marks
 
 
-def probabilities(filepath, updates=60, state=0):
+def probabilities(filepath, updates=20, state=2):
     """Draws one state's action probabilities over the updates of a policy gradient and of value iteration.
 
     Returns:
         `(smooth, jumping)`, float [updates + 1, A] each.
     """
     made, axes = style.figure(2, sharey=True)
-    mdp = worlds.garnet(horizon=30, gamma=0.95, lift=0.0, seed=8)
+    mdp = worlds.garnet(horizon=30, gamma=0.95, lift=0.0, seed=256)
     agent = REINFORCE(
         worlds.tabular(mdp), gamma=mdp.gamma, baseline=baselines.AverageReturn(), discounted_gradient=True, seed=0
     )
-    agent.compile(keras.optimizers.SGD(1.0))
+    agent.compile(keras.optimizers.SGD(0.3))
     thetas = paths({"gradient": agent}, worlds.env(mdp, 256), updates)["gradient"]
     table = PolicyTable(agent, mdp.observations)
     smooth = np.array([table.probabilities(theta)[state] for theta in thetas])
@@ -111,39 +128,38 @@ def probabilities(filepath, updates=60, state=0):
     return smooth, jumping
 
 
-def local_optimum(filepath, seeds=12, updates=300, coefficients=(0.0, 0.1)):
-    """Draws the returns of many seeds in a corridor with a small reward near and a large one far, without and with an
-    entropy bonus.
+def local_optimum(filepath, seeds=8, updates=500, coefficients=(0.0, 0.3)):
+    """Draws J of many seeds in a corridor with a small reward near and a large one far, without and with an entropy
+    bonus.
 
     Returns:
-        `{coefficient: float [seeds, epochs]}`, exact J after each tenth of the updates... of the training episodes.
+        `{coefficient: float [seeds, marks]}`.
     """
     made, axes = style.figure(len(coefficients), sharey=True)
-    mdp, results = worlds.near_and_far(), {}
+    mdp, results, marks = worlds.near_and_far(), {}, np.arange(1, 11) * (updates // 10)
     for one, coefficient in zip(axes, coefficients, strict=True):
 
         def make(seed, coefficient=coefficient):
             agent = REINFORCE(worlds.tabular(mdp), gamma=mdp.gamma, entropy_coef=coefficient, seed=seed)
-            agent.compile(keras.optimizers.SGD(0.2))
+            agent.compile(keras.optimizers.SGD(0.5))
             return agent
 
-        runs = fit_seeds(
-            make, worlds.env(mdp, 8), seeds, episodes=8, epochs=30, steps_per_epoch=updates // 30, verbose=0
-        )
-        curves = results[coefficient] = runs.curve("episode_return")
-        at = np.arange(1, curves.shape[1] + 1) * (updates // 30)
-        one.plot(at, curves.T, color=style.COLOURS[1], linewidth=1, alpha=0.6)
-        one.plot(at, interquartile_mean(curves, 0), **style.style(0, marker=False), label="interquartile mean")
+        table, thetas = followed(make, worlds.env(mdp, 8), seeds, marks)
+        curves = [[mdp.evaluate(table.probabilities(theta)).objective for theta in row] for row in thetas]
+        curves = results[coefficient] = np.array(curves)
+        best = mdp.optimal_values()[0]
+        far = int(np.sum(curves[:, -1] > 0.5 * (1.0 + best)))
+        one.plot(marks, curves.T, color=style.COLOURS[1], linewidth=1, alpha=0.6)
+        one.plot(marks, interquartile_mean(curves, 0), **style.style(0, marker=False), label="interquartile mean")
         one.axhline(1.0, color="0.5", linestyle=":")
-        one.axhline(4.0, color="0.5", linestyle="--")
-        far = int(np.sum(curves[:, -1] > 2.5))
+        one.axhline(best, color="0.5", linestyle="--")
         one.set(title=f"entropy coefficient {coefficient:g}: {far} of {seeds} get there", xlabel="update")
-    axes[0].set(ylabel="mean return of the last 100 episodes")
-    axes[0].text(updates, 1.05, "near reward", ha="right", fontsize=9)
-    axes[0].text(updates, 4.05, "far reward", ha="right", fontsize=9)
+    axes[0].set(ylabel="J, exact")
+    axes[0].text(updates, 1.03, "near reward", ha="right", fontsize=9)
+    axes[0].text(updates, best + 0.03, "far reward", ha="right", fontsize=9)
     axes[-1].legend(fontsize=9)
     caption = (
-        "The near reward is a local optimum: most seeds find it first, and then no longer look further. A bonus for "
+        "The near reward is a local optimum: some seeds find it first, and then no longer look further. A bonus for "
         "entropy keeps the other direction alive until the far reward is found. One thin line a seed."
     )
     style.save(made, filepath, "A local optimum, and a way out", caption)

@@ -39,14 +39,14 @@ def between_two_walls(gamma=0.9):
     return MDP(transitions, [[0, 1], [0, 0], [1, 0]], [0.5, 0, 0.5], gamma, ends, 10, observations=[0, 1, 0])
 
 
-def near_and_far(places=8, gamma=0.95):
+def near_and_far(places=8, gamma=0.95, start=1):
     """A corridor with a reward of 1 beside the start and one of 4 at its other end; both end the episode."""
     states, transitions, rewards = np.arange(places), np.zeros((places, 2, places)), np.zeros((places, 2, places))
     for action, move in enumerate((-1, 1)):
         transitions[states, action, np.clip(states + move, 0, places - 1)] = 1.0
     rewards[:, :, 0], rewards[:, :, -1] = 1.0, 4.0
     ends = (states == 0) | (states == places - 1)
-    return MDP(transitions, rewards, np.eye(places)[2], gamma, ends, horizon=40)
+    return MDP(transitions, rewards, np.eye(places)[start], gamma, ends, horizon=30)
 
 
 def tabular(mdp, theta=None):
