@@ -77,18 +77,12 @@ def variance_of_credit(filepath, choices=None, episodes=8, samples=4000):
         one.invert_yaxis()
         one.margins(x=0.18)
         one.set(title=title, xlabel=f"variance of the gradient, trace (N = {episodes} episodes)")
-    style.save(
-        made,
-        filepath,
-        "What an action is credited with, and how much the gradient scatters",
-        (
-            "All are unbiased. Left: the less of a return has nothing to do with the action, the less the estimate "
-            "scatters. "
-            "Right: where the rare action has the large score, an average baseline is worse than none (the notes' "
-            "inequality "
-            "needs correlation)."
-        ),
+    caption = (
+        "All are unbiased. Left: the less of a return has nothing to do with the action, the less the estimate "
+        "scatters. Right: where the rare action has the large score, an average baseline is worse than none (the "
+        "notes' inequality needs correlation)."
     )
+    style.save(made, filepath, "What an action is credited with, and how much the gradient scatters", caption)
     return results
 
 
@@ -121,16 +115,11 @@ def variance_over_episodes(filepath, counts=(4, 16, 64, 256), samples=1000):
     axes.set_xticklabels(counts)
     axes.minorticks_off()
     axes.legend(fontsize=9)
-    style.save(
-        made,
-        filepath,
-        "More episodes, less variance",
-        (
-            "The variance falls as 1/N whatever an action is credited with: a better credit is worth a multiple "
-            "of the "
-            "episodes, at every N."
-        ),
+    caption = (
+        "The variance falls as 1/N whatever an action is credited with: a better credit is worth a multiple of the"
+        " episodes, at every N."
     )
+    style.save(made, filepath, "More episodes, less variance", caption)
     return results
 
 
@@ -169,19 +158,12 @@ def bias_and_variance(filepath, lambdas=(0.0, 0.3, 0.6, 0.8, 0.9, 1.0), gammas=(
         one.set(title=title, xlabel=title[0], ylabel="squared norm of the gradient's error")
         one.set_ylim(0)
         one.legend(fontsize=9)
-    style.save(
-        made,
-        filepath,
-        "Bias against variance",
-        (
-            "Left: small λ trusts the critic, whose error becomes bias; large λ trusts the rewards, whose chance "
-            "becomes "
-            "variance. Right: a discount below 1 forgets late rewards, which is bias, and their chance with "
-            "them. The "
-            "grey "
-            "line is the least error (8 episodes of 20 steps)."
-        ),
+    caption = (
+        "Left: small λ trusts the critic, whose error becomes bias; large λ trusts the rewards, whose chance "
+        "becomes variance. Right: a discount below 1 forgets late rewards, which is bias, and their chance with "
+        "them. The grey line is the least error (left 8 episodes, right 64)."
     )
+    style.save(made, filepath, "Bias against variance", caption)
     return over_lambda, over_gamma
 
 
@@ -230,14 +212,9 @@ def wrong_critic(filepath, errors=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5), samples=4000):
         results[name] = measured, predicted
     axes.set(xlabel="the critic's error, standard deviations of 1", ylabel="norm of the gradient's bias")
     axes.legend(fontsize=9, ncols=1)
-    style.save(
-        made,
-        filepath,
-        "What a wrong critic does to TD(0)",
-        (
-            "An exact critic leaves the gradient unbiased; a wrong one biases it in proportion to its error, by "
-            "what the "
-            "process's equations say, and the less the more rewards come before it speaks."
-        ),
+    caption = (
+        "An exact critic leaves the gradient unbiased; a wrong one biases it in proportion to its error, by what "
+        "the process's equations say, and the less the more rewards come before it speaks."
     )
+    style.save(made, filepath, "What a wrong critic does to TD(0)", caption)
     return results
