@@ -19,6 +19,7 @@ def test_a_process_is_played_as_it_is():
     pg.envs.compiled.check_contract(env)
     agent = pg.REINFORCE(tabular(2, 2), gamma=0.9, seed=0)
     agent.compile(jit_compile=False)
+    agent.bind(env.observation_space, env.action_space)
     found = agent.evaluate(env, episodes=3000, deterministic=False)
     exact = lab.objective(mdp.replace(gamma=1.0), agent)
     assert abs(found["return"] - exact) < 3.5 * found["return_std"] / 3000**0.5

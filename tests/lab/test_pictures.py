@@ -21,6 +21,7 @@ def test_the_clip_is_a_pessimist(tmp_path):
     assert found[1.0].max() == pytest.approx(1.2) and found[-1.0].max() == pytest.approx(-0.8)
 
 
+@pytest.mark.slow
 def test_probabilities_of_one_and_nothing_jump(tmp_path):
     smooth, jumping = pictures.probabilities(tmp_path / "p.png", updates=12)
     assert set(np.unique(jumping)) == {0.0, 1.0}
