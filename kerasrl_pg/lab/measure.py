@@ -142,7 +142,7 @@ def summary(estimates, exact, confidence=0.99):
 def gradients(agent, env, rows, samples, natural=False, seed=0):
     """M estimates of the gradient, float64 [M, P]; arguments of `measure`, and `rows`, T of a rollout."""
     together = max(1, min(samples, ROWS // (rows * env.num_envs)))
-    agent.programs.keep_those_of(agent.settings_values())
+    agent._take_settings()
     key = "measure", env, rows, together, natural
     program, _ = agent.program(key, lambda: (_program(agent, env, rows, together, natural), []))
     calls = -(-samples // together)

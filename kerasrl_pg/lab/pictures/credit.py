@@ -155,7 +155,8 @@ def bias_and_variance(filepath, lambdas=(0.0, 0.3, 0.6, 0.8, 0.9, 1.0), gammas=(
         one.plot(places, [m.squared_error for m in found], **style.style(0), label="sum: mean squared error")
         best = places[int(np.argmin([m.squared_error for m in found]))]
         one.axvline(best, color="0.7", linewidth=1)
-        one.set(title=title, xlabel=title[0], ylabel="squared norm of the gradient's error")
+        one.set_title(title, fontsize=11)
+        one.set(xlabel=title[0], ylabel="squared norm of the gradient's error")
         one.set_ylim(0)
         one.legend(fontsize=9)
     caption = (

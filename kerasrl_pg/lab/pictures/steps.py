@@ -54,7 +54,7 @@ def followed(make, env, seeds, marks):
     return table, np.array(thetas)
 
 
-def step_sizes(filepath, rate=0.5, seeds=8, updates=2048):
+def step_sizes(filepath, rate=0.5, seeds=20, updates=2048):
     """Draws ‖∇J‖² over the updates with a constant step and with η₀/√t.
 
     Returns:
@@ -128,7 +128,7 @@ def probabilities(filepath, updates=20, state=2):
     return smooth, jumping
 
 
-def local_optimum(filepath, seeds=8, updates=500, coefficients=(0.0, 0.3)):
+def local_optimum(filepath, seeds=12, updates=500, coefficients=(0.0, 0.3)):
     """Draws J of many seeds in a corridor with a small reward near and a large one far, without and with an entropy
     bonus.
 
