@@ -11,7 +11,7 @@ from kerasrl_pg.lab.gradients import policy_gradient
 from kerasrl_pg.lab.landscape import paths
 from kerasrl_pg.lab.pictures import style, worlds
 from kerasrl_pg.lab.policy import PolicyTable
-from kerasrl_pg.seeds import interquartile_mean, restart
+from kerasrl_pg.seeds import restart
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -116,7 +116,7 @@ def probabilities(filepath, updates=20, state=2):
             one.plot(
                 rows[:, action], drawstyle="default" if rows is smooth else "steps-post", **look, label=f"a = {action}"
             )
-        one.set(title=title, xlabel="update" if rows is smooth else "iteration")
+        one.set(title=title, xlabel="update" if rows is smooth else "iteration", xticks=range(0, updates + 1, 4))
     axes[0].set(ylabel=f"π(a | s = {state})", ylim=(-0.03, 1.03))
     axes[0].legend(fontsize=9)
     caption = (
@@ -150,14 +150,12 @@ def local_optimum(filepath, seeds=12, updates=500, coefficients=(0.0, 0.3)):
         best = mdp.optimal_values()[0]
         far = int(np.sum(curves[:, -1] > 0.5 * (1.0 + best)))
         one.plot(marks, curves.T, color=style.COLOURS[1], linewidth=1, alpha=0.6)
-        one.plot(marks, interquartile_mean(curves, 0), **style.style(0, marker=False), label="interquartile mean")
         one.axhline(1.0, color="0.5", linestyle=":")
         one.axhline(best, color="0.5", linestyle="--")
         one.set(title=f"entropy coefficient {coefficient:g}: {far} of {seeds} get there", xlabel="update")
     axes[0].set(ylabel="J, exact")
     axes[0].text(updates, 1.03, "near reward", ha="right", fontsize=9)
     axes[0].text(updates, best + 0.03, "far reward", ha="right", fontsize=9)
-    axes[-1].legend(fontsize=9)
     caption = (
         "The near reward is a local optimum: some seeds find it first, and then no longer look further. A bonus for "
         "entropy keeps the other direction alive until the far reward is found. One thin line a seed."
