@@ -52,9 +52,9 @@ def balls(filepath, theta=(1.8, 0.0), max_kl=0.05, radius=0.9):
     axes.set(xlabel="θ₁, log-odds of staying in the first state", ylabel="θ₂, of staying in the second")
     axes.legend(fontsize=9, loc="lower right")
     caption = (
-        "A ball in parameters takes all directions alike. The Fisher ellipse is long in what changes the policy little, "
-        "where it is nearly certain or rarely comes, and is the divergence's own ball to second order. Arrows: the best "
-        "steps in the first two to first order, gradient and natural gradient; grey: J."
+        "A ball in parameters takes all directions alike. The Fisher ellipse is long in what changes the policy "
+        "little, where it is nearly certain or rarely comes, and is the divergence's own ball to second order. "
+        "Arrows: the best steps in the first two to first order, gradient and natural gradient; grey: J."
     )
     style.save(made, filepath, "Three balls around one policy", caption)
     return matrix
