@@ -86,7 +86,7 @@ def variance_of_credit(filepath, choices=None, episodes=8, samples=4000):
     return results
 
 
-def variance_over_episodes(filepath, counts=(4, 16, 64, 256), samples=1000):
+def variance_over_episodes(filepath, counts=(4, 32, 256), samples=1000):
     """Draws the variance over the number of episodes N, on logarithmic axes, with the fitted slopes.
 
     Returns:
