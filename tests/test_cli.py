@@ -45,6 +45,18 @@ def test_train_evaluate_export(tmp_path, capsys):
     assert (out / "saved_model" / "2" / "saved_model.pb").exists()
 
 
+def test_lab(tmp_path, capsys, monkeypatch):
+    from kerasrl_pg.lab import pictures
+
+    one = {"clipped_objective": pictures.clipped_objective}
+    monkeypatch.setattr(pictures, "PICTURES", one)  # The others take minutes; a slow test draws them.
+    run_here("lab", f"--out={tmp_path}/pictures")
+    assert "1 of 1: clipped_objective" in capsys.readouterr().out
+    assert (tmp_path / "pictures" / "clipped_objective.png").exists()
+    with pytest.raises(app.UsageError, match="--out must be given"):
+        run_here("lab")
+
+
 def test_the_installed_command_is_silent_and_the_library_is_not(tmp_path):
     script = tmp_path / "kerasrl-pg"
     script.write_text("from kerasrl_pg.cli import main\nmain()")

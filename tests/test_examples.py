@@ -47,6 +47,13 @@ def test_memory(run, capsys):
     assert "for a reward of" in capsys.readouterr().out
 
 
+def test_laboratory(run, capsys):
+    run("laboratory", 50)
+    shown = capsys.readouterr().out
+    assert "| baseline | variance |" in shown and "TD(0), critic off by 1" in shown
+    assert len((EXAMPLES / "laboratory.py").read_text(encoding="utf8").splitlines()) <= 60
+
+
 def test_own_method(run, capsys):
     run("own_method", 512)
     assert "'return'" in capsys.readouterr().out

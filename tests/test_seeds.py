@@ -34,7 +34,14 @@ def test_each_run_is_what_its_seed_alone_would_have_given(kind, tmp_path):
         agents.append(make_agent(seed, kind == "host"))
         return agents[-1]
 
-    runs = pg.fit_seeds(make, env, [8, 3], episodes=4, filepath=tmp_path / "{seed}.keras", **budget)
+    programs = []
+
+    def note(seed):
+        return [keras.callbacks.LambdaCallback(on_train_end=lambda logs: programs.append(agents[0].programs.latest))]
+
+    path = tmp_path / "{seed}.keras"
+    runs = pg.fit_seeds(make, env, [8, 3], episodes=4, filepath=path, callbacks=note, **budget)
+    assert programs[0] is programs[1]  # Not only traced once, but made once.
     assert agents[0].programs.latest.experimental_get_tracing_count() == 1
     assert agents[1].programs.latest is None
     assert runs.seeds == [8, 3] and runs.returns.shape == (2,)

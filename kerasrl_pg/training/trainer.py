@@ -228,7 +228,8 @@ class Trainer(Acting):
 
     def _take_settings(self):
         """Lets settings that have changed hold from here on."""
-        self.programs.keep_those_of(self.settings_values())
+        # A seed is in no program, but in a variable and in what is drawn before.
+        self.programs.keep_those_of({name: x for name, x in self.settings_values().items() if name != "seed"})
         if self.reward_scaling is not None:
             self.reward_scaling.gamma, self.reward_scaling.clip = self.gamma, self.reward_clip
 
