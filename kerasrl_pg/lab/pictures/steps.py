@@ -68,7 +68,7 @@ def step_sizes(filepath, rate=0.5, seeds=20, updates=2048):
 
         def make(seed, each=each):
             agent = REINFORCE(worlds.tabular(mdp), gamma=mdp.gamma, discounted_gradient=True, seed=seed)
-            agent.compile(keras.optimizers.SGD(each()))
+            agent.compile(keras.optimizers.SGD(each()), steps_per_execution=64)
             return agent
 
         table, thetas = followed(make, worlds.env(mdp, 2), seeds, marks)
@@ -141,7 +141,7 @@ def local_optimum(filepath, seeds=12, updates=500, coefficients=(0.0, 0.3)):
 
         def make(seed, coefficient=coefficient):
             agent = REINFORCE(worlds.tabular(mdp), gamma=mdp.gamma, entropy_coef=coefficient, seed=seed)
-            agent.compile(keras.optimizers.SGD(0.5))
+            agent.compile(keras.optimizers.SGD(0.5), steps_per_execution=50)
             return agent
 
         table, thetas = followed(make, worlds.env(mdp, 8), seeds, marks)
