@@ -155,7 +155,7 @@ def test_a_refusal_is_a_sentence_and_no_traceback(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("dance",), "Expected one command of train, evaluate, export. Received: dance"),
+        (("dance",), "Expected one command of train, evaluate, export, lab. Received: dance"),
         (("train", "--env=CartPole-v1"), "--out must be given"),
         (("evaluate", "--env=CartPole-v1"), "--from must be given"),
         (("export", "--from=agent.keras"), "--out must be given"),
