@@ -37,7 +37,7 @@ flags.DEFINE_string(
     "that is kept as agent-1.keras, and the history goes to history-2.csv, and so on. export: version folder to make, "
     "or a folder of versions to make the next one in. lab: folder for the pictures.",
 )
-flags.DEFINE_bool("overwrite", False, "Replace agent.keras and history.csv that an earlier run left in --out.")
+flags.DEFINE_bool("overwrite", False, "Replace agent.keras, history.csv or pictures that an earlier run left in --out.")
 flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 one line an epoch.")
 FLAGS = flags.FLAGS
 
@@ -121,7 +121,7 @@ def lab():
     _need("out")
     from kerasrl_pg.lab import pictures
 
-    pictures.draw(FLAGS.out, verbose=FLAGS.verbose > 0)
+    pictures.draw(FLAGS.out, verbose=FLAGS.verbose > 0, overwrite=FLAGS.overwrite)
     print(f"Pictures: {FLAGS.out}")
 
 
@@ -192,7 +192,7 @@ def _run(argv):
     logging.set_verbosity(logging.ERROR)
     try:
         commands[argv[1]]()
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
         if FLAGS.verbose > 1:
             raise
         sys.exit(f"{type(error).__name__}: {error}")

@@ -139,6 +139,12 @@ def test_export_makes_the_next_version_in_a_folder_of_versions(tmp_path, monkeyp
         assert capsys.readouterr().out == f"SavedModel: {tmp_path}/{made}\n"
 
 
+def test_a_missing_extra_is_a_sentence_and_no_traceback(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SystemExit, match=r"ImportError: Pictures need matplotlib: pip install kerasrl-pg\[lab\]"):
+        run_here("lab", f"--out={tmp_path}")
+
+
 def test_a_damaged_agent_is_named(tmp_path):
     (tmp_path / "agent.keras").write_bytes(b"PK")
     with pytest.raises(SystemExit, match="The saved agent is damaged: .*Received: --from=.*agent.keras"):

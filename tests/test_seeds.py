@@ -138,3 +138,12 @@ def test_curves_of_unequal_length_and_a_picture(tmp_path):
     assert runs.iqm == 4.0
     runs.plot(tmp_path / "seeds.png")
     assert (tmp_path / "seeds.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_agent_that_was_not_compiled_is_named():
+    def make(seed):
+        agent = make_agent(0)
+        return agent if seed == 0 else type(agent)(seed=seed)
+
+    with pytest.raises(ValueError, match=r"call `compile\(\)` before"):
+        pg.fit_seeds(make, pg.envs.CartPole(num_envs=4), [0, 1], episodes=1, total_steps=400, epochs=1, verbose=0)

@@ -55,7 +55,7 @@ class MDP:
         continuing: float64 [S, A, S], p(s' | s, a) where the episode goes on.
 
     Raises:
-        ValueError: If shapes differ, or probabilities do not sum to 1.
+        ValueError: If shapes differ, probabilities do not sum to 1, or a reward or an observation is not finite.
 
     >>> coin = MDP([[[1.0], [1.0]]], [[0.0, 2.0]], [1.0], gamma=0.5)
     >>> coin.evaluate([[0.5, 0.5]]).objective, coin.optimal_policy().tolist()
@@ -85,6 +85,7 @@ class MDP:
                 f"Received: shape {rewards.shape}."
             )
         expected = rewards if rewards.ndim == 2 else np.sum(transitions * rewards, -1)
+        _check_finite("rewards", rewards)
         ends = np.asarray(np.zeros(states) if self.terminal is None else self.terminal, bool)
         if ends.shape not in ((states,), transitions.shape):
             raise ValueError(f"`terminal` must be [S] or [S, A, S], here S = {states}. Received: shape {ends.shape}.")
@@ -94,6 +95,7 @@ class MDP:
                 f"`observations` must be an array with one row for each of {states} states. Received: shape "
                 f"{observations.shape}."
             )
+        _check_finite("observations", observations)
         values = {"transitions": transitions, "rewards": rewards, "initial": initial, "terminal": ends}
         values.update(observations=observations, continuing=transitions * ~ends, expected_rewards=expected)
         for name, value in values.items():
@@ -105,13 +107,13 @@ class MDP:
 
         Args:
             env: A `TabularMDP` or an `MDPEnv`; another `CompiledEnv` without chance whose state is its `Discrete`
-                observation, as `Corridor`; or one of gymnasium's toy texts, or its id ("FrozenLake-v1", "Taxi-v3",
+                observation, as `Corridor`; or one of gymnasium's toy texts, or its id ("FrozenLake-v1",
                 "CliffWalking-v1"), whose `unwrapped.P` says all.
             gamma: Discount γ in [0, 1], which belongs to the question and not to the environment.
             horizon: H; left out, the environment's own time limit. None for none.
 
         Raises:
-            ValueError: If the environment does not say what it is.
+            ValueError: If the environment does not say what it is, or masks actions, which nothing here does.
 
         >>> from kerasrl_pg.envs import Corridor
         >>> MDP.of(Corridor(length=4), gamma=1.0, horizon=None).optimal_values()[0]
@@ -119,6 +121,7 @@ class MDP:
         """
         if isinstance(env, str):
             env = gym.make(env)
+        check_no_masks(env)
         limit = env.max_episode_steps if isinstance(env, CompiledEnv) else getattr(env.spec, "max_episode_steps", None)
         horizon = limit if horizon is OWN else horizon
         if hasattr(env, "mdp"):
@@ -330,9 +333,7 @@ class MDP:
         size = alike.max() + 1, self.shape[1]
 
         def probabilities(theta):
-            logits = theta.reshape(size)
-            weights = np.exp(logits - logits.max(-1, keepdims=True))
-            return (weights / weights.sum(-1, keepdims=True))[alike]
+            return tf.nn.softmax(theta.reshape(size)).numpy()[alike]
 
         def minus(theta):
             policy = probabilities(theta)
@@ -360,10 +361,26 @@ def _optimize():
 def _check_probabilities(name, values, shape):
     if values.shape != tuple(shape) or values.size == 0:
         raise ValueError(f"`{name}` must be an array of shape {tuple(shape)}. Received: shape {values.shape}.")
-    if (values < 0.0).any() or np.abs(values.sum(-1) - 1.0).max() > 1e-6:
+    if not ((values >= 0.0).all() and np.abs(values.sum(-1) - 1.0).max() <= 1e-6):  # Of NaN neither is true.
         raise ValueError(
             f"`{name}` must be probabilities that sum to 1 along the last axis. Received: sums from "
             f"{values.sum(-1).min():g} to {values.sum(-1).max():g}, least {values.min():g}."
+        )
+
+
+def _check_finite(name, values):
+    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+        raise ValueError(f"`{name}` must hold finite numbers. Received: {values!r}.")
+
+
+def check_no_masks(env):
+    """Refuses an environment that forbids actions: exact answers here are those of a policy that may do anything."""
+    if not isinstance(env, CompiledEnv):  # What is asked of gymnasium's toy text has none.
+        return
+    if env.action_masks(env.reset(tf.zeros((env.num_envs, env.reset_noise)))) is not None:
+        raise ValueError(
+            "`env` must allow every action in every state for what is exact to be that of its policy. "
+            f"Received: {env!r}, whose `action_masks` forbid some. Let forbidden actions do nothing instead."
         )
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from kerasrl_pg.checks import check_whole
-from kerasrl_pg.lab.policy import PolicyTable, table_of
+from kerasrl_pg.lab.policy import assign, parameters, table_of
 
 
 class Landscape(NamedTuple):
@@ -78,14 +78,10 @@ class Follow(keras.callbacks.Callback):
     """Notes a policy's parameters before the first epoch and after each one: `thetas`, a list of float64 [P]."""
 
     def on_train_begin(self, logs=None):
-        self.thetas = [_theta(self.model)]
+        self.thetas = [parameters(self.model.policy.trainable_variables)]
 
     def on_epoch_end(self, epoch, logs=None):
-        self.thetas.append(_theta(self.model))
-
-
-def _theta(agent):
-    return np.concatenate([np.asarray(v, np.float64).reshape(-1) for v in agent.policy.trainable_variables])
+        self.thetas.append(parameters(self.model.policy.trainable_variables))
 
 
 def paths(agents, env, iterations, start=None):
@@ -115,7 +111,7 @@ def paths(agents, env, iterations, start=None):
     for name, agent in agents.items():
         agent.bind(env.observation_space, env.action_space)
         if start is not None:
-            PolicyTable(agent, np.arange(2)).assign(np.asarray(start, np.float64))
+            assign(agent.policy.trainable_variables, start)
         follow = Follow()
         agent.fit(env, epochs=iterations, steps_per_epoch=1, callbacks=[follow], verbose=0)
         found[name] = np.stack(follow.thetas)

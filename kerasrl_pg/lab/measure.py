@@ -12,7 +12,7 @@ from kerasrl_pg import ops
 from kerasrl_pg.agents.conservative import Conservative
 from kerasrl_pg.checks import check_number, check_whole
 from kerasrl_pg.envs.compiled import CompiledEnv
-from kerasrl_pg.lab.exact import MDP
+from kerasrl_pg.lab.exact import MDP, check_no_masks
 from kerasrl_pg.lab.gradients import Expectation, fisher, solve
 from kerasrl_pg.rollouts import compiled
 
@@ -76,8 +76,8 @@ def measure(agent, env, samples=1000, *, exact=None, natural=False, confidence=0
             and its `MDP`.
         samples: M, how many rollouts, at least 2.
         exact: float64 [P], what estimates are compared with; None for what the agent sets out to estimate,
-            `Expectation.claimed`. Whatever else its loss holds, such as an entropy bonus or standardised advantages,
-            counts as bias.
+            `Expectation.claimed`. Whatever else its loss holds, such as an entropy bonus, standardised advantages,
+            scaled or clipped rewards, or, on shared layers, the critic's loss, counts as bias.
         natural: Of `NPG` and `TRPO`: measure (F + cI)⁻¹ ∇J, both estimated from the rollout, in place of ∇J.
         confidence: Of the interval, over all components together.
         seed: Of the rollouts.
@@ -86,7 +86,8 @@ def measure(agent, env, samples=1000, *, exact=None, natural=False, confidence=0
         A `Measurement`.
 
     Raises:
-        ValueError: If the environment cannot be solved, or the settings do not fit its rollouts.
+        ValueError: If the environment cannot be solved or masks actions, the settings do not fit its rollouts, or an
+            estimate is not finite.
         TypeError: If `env` is no compiled environment.
 
     >>> import keras
@@ -103,6 +104,7 @@ def measure(agent, env, samples=1000, *, exact=None, natural=False, confidence=0
     env, mdp = env if isinstance(env, tuple) else (env, None)
     if not isinstance(env, CompiledEnv):
         raise TypeError(f"`env` must be a CompiledEnv, such as envs.TabularMDP. Received: env={env!r}.")
+    check_no_masks(env)
     agent._assert_compile_called("measure")
     agent.bind(env.observation_space, env.action_space)
     rows = agent.rollout_horizon(env)
@@ -114,6 +116,11 @@ def measure(agent, env, samples=1000, *, exact=None, natural=False, confidence=0
         if natural:
             exact = solve(fisher(mdp, agent, expectation.visits), exact, agent.scheduled(agent.damping))
     estimates = gradients(agent, env, rows, samples, natural, seed)
+    if not np.isfinite(estimates).all():
+        raise ValueError(
+            f"`agent` must give gradients that are finite. Received: {agent!r}, of whose {samples} estimates "
+            f"{int(np.sum(~np.isfinite(estimates).all(-1)))} are not. Look at its weights and the rewards."
+        )
     return summary(estimates, np.asarray(exact, np.float64), confidence)
 
 

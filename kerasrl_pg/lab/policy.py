@@ -24,6 +24,23 @@ def in_float64(model):
             layer.dtype_policy = policy
 
 
+def parameters(variables):
+    """The numbers in variables, one after the other: float64 [P]."""
+    return np.concatenate([np.asarray(v, np.float64).reshape(-1) for v in variables] or [np.zeros(0)])
+
+
+def split(variables, theta):
+    """Numbers [P] as arrays of the variables' shapes."""
+    sizes = np.cumsum([int(np.prod(v.shape)) for v in variables])[:-1]
+    return [part.reshape(v.shape) for part, v in zip(np.split(theta, sizes), variables, strict=True)]
+
+
+def assign(variables, theta):
+    """Sets variables to numbers [P], rounded to their precision."""
+    for variable, value in zip(variables, split(variables, np.asarray(theta, np.float64)), strict=True):
+        variable.assign(value)
+
+
 class PolicyTable:
     """π_θ(a|s) for every state s and action a, and its slopes, by autodiff of the policy's own computation.
 
@@ -38,7 +55,7 @@ class PolicyTable:
         theta: float64 [P], the weights as they stand, in the order of the policy's trainable variables.
 
     Raises:
-        ValueError: If the policy remembers, or its actions cannot be listed.
+        ValueError: If the policy is not built, remembers, has actions masked, or its actions cannot be listed.
 
     >>> import gymnasium as gym
     >>> import kerasrl_pg as pg
@@ -51,12 +68,8 @@ class PolicyTable:
 
     def __init__(self, policy, observations):
         self._model = policy.policy if isinstance(policy, Agent) else policy
-        if isinstance(policy, Agent) and (policy.actor_critic is None or policy.actor_critic.memories):
-            what = "unbuilt" if policy.actor_critic is None else "one that remembers"
-            raise ValueError(
-                f"`policy` must be a built agent without memory. Received: {policy!r}, {what}. Call `bind` with the "
-                "environment's spaces, or `fit`."
-            )
+        if isinstance(policy, Agent):
+            _check_stateless(policy)
         heads = heads_of(self._model)
         if len(heads) != 1 or not hasattr(heads[0], "num_actions"):
             raise ValueError(
@@ -70,20 +83,15 @@ class PolicyTable:
 
     @property
     def theta(self):
-        return np.concatenate([np.asarray(v, np.float64).reshape(-1) for v in self.variables] or [np.zeros(0)])
+        return parameters(self.variables)
 
     def assign(self, theta):
         """Sets the policy's weights to θ, rounded to their precision."""
-        for variable, value in zip(self.variables, self._split(theta), strict=True):
-            variable.assign(value)
-
-    def _split(self, theta):
-        sizes = np.cumsum([int(np.prod(v.shape)) for v in self.variables])[:-1]
-        return [part.reshape(v.shape) for part, v in zip(np.split(theta, sizes), self.variables, strict=True)]
+        assign(self.variables, theta)
 
     def _given(self, theta):
         theta = self.theta if theta is None else np.asarray(theta, np.float64)
-        return [tf.constant(part, tf.float64) for part in self._split(theta)]
+        return [tf.constant(part, tf.float64) for part in split(self.variables, theta)]
 
     def _compute(self, values):
         """log π(a|s), float64 [S, A], with these values of the variables."""
@@ -120,6 +128,19 @@ class PolicyTable:
         """∇log π(a|s), float64 [S, A, P]."""
         parts = self._jacobian(self._given(theta))
         return np.concatenate([part.numpy().reshape(*part.shape[:2], -1) for part in parts], -1)
+
+
+def _check_stateless(agent):
+    """Refuses an agent whose actions depend on more than what it sees now."""
+    if agent.actor_critic is None:
+        what = ", which is not built. Call `bind` with the environment's spaces, or `fit`"
+    elif agent.actor_critic.memories:
+        what = ", which remembers"
+    elif agent.action_masks is not None:
+        what = f", whose actions are masked: action_masks={agent.action_masks!r}"
+    else:
+        return
+    raise ValueError(f"`policy` must be a built agent without memory and masks. Received: {agent!r}{what}.")
 
 
 def table_of(policy, mdp):

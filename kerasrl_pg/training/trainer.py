@@ -228,8 +228,7 @@ class Trainer(Acting):
 
     def _take_settings(self):
         """Lets settings that have changed hold from here on."""
-        # A seed is in no program, but in a variable and in what is drawn before.
-        self.programs.keep_those_of({name: x for name, x in self.settings_values().items() if name != "seed"})
+        self.programs.keep_those_of(self.traced_values())
         if self.reward_scaling is not None:
             self.reward_scaling.gamma, self.reward_scaling.clip = self.gamma, self.reward_clip
 

@@ -5,6 +5,7 @@ import itertools
 import gymnasium as gym
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kerasrl_pg as pg
 from kerasrl_pg.lab import MDP
@@ -199,7 +200,12 @@ def test_refusals():
     for name, value, sentence in (
         ("transitions", np.full((2, 1, 2), 0.4), "must be probabilities that sum to 1"),
         ("transitions", np.full((2, 2), 0.5), "`transitions` must be an array of shape"),
+        ("transitions", np.full((2, 1, 2), np.nan), "`transitions` must be probabilities"),
+        ("initial", [np.nan, 1.0], "`initial` must be probabilities"),
         ("rewards", np.zeros(3), "`rewards` must be"),
+        ("rewards", [[0.0], [np.nan]], "`rewards` must hold finite numbers"),
+        ("observations", [0.0, np.inf], "`observations` must hold finite numbers"),
+        ("observations", ["a", "b"], "`observations` must hold finite numbers"),
         ("initial", [0.5, 0.6], "`initial` must be probabilities"),
         ("terminal", [True], "`terminal` must be"),
         ("observations", [1], "`observations` must be an array with one row"),
@@ -217,3 +223,10 @@ def test_refusals():
         MDP.of(pg.envs.CartPole(), 0.9)
     with pytest.raises(ValueError, match="`env` must say its transitions"):
         MDP.of("CartPole-v1", 0.9)
+    with pytest.raises(ValueError, match="`env` must allow every action in every state"):
+        MDP.of(Masked(), 0.9)
+
+
+class Masked(pg.envs.TabularMDP):
+    def action_masks(self, state):
+        return tf.stack([tf.fill(tf.shape(state), True), state > 0, state < 2], -1)

@@ -126,7 +126,7 @@ def test_rows_of_a_rollout():
 
 def test_refusals():
     agent = pg.A2C(networks=pg.Networks(()), seed=0)
-    with pytest.raises(ValueError, match="`policy` must be a built agent without memory.*unbuilt"):
+    with pytest.raises(ValueError, match="`policy` must be a built agent without memory.*which is not built"):
         lab.PolicyTable(agent, np.arange(4))
     remembering = pg.A2C(networks=pg.Networks((), memory=pg.models.History(2)), seed=0)
     remembering.bind(ENV.observation_space, ENV.action_space)

@@ -14,6 +14,12 @@ def test_drawn(tmp_path, capsys):
     assert "1 of 1: clipped_objective ..." in capsys.readouterr().out
     with pytest.raises(ValueError, match="`names` must be of variance_of_credit"):
         pictures.draw(tmp_path, ["mona_lisa"])
+    before = paths[0].read_bytes()
+    paths[0].write_bytes(b"mine")
+    with pytest.raises(ValueError, match="which has clipped_objective.png. Name another folder"):
+        pictures.draw(tmp_path / "new", ["clipped_objective"], overwrite=False)
+    assert paths[0].read_bytes() == b"mine"
+    assert pictures.draw(tmp_path / "new", ["clipped_objective"])[0].read_bytes() == before
 
 
 def test_the_clip_is_a_pessimist(tmp_path):

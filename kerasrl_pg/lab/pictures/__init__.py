@@ -21,20 +21,21 @@ PICTURES = {
 }
 
 
-def draw(folder, names=None, verbose=True):
+def draw(folder, names=None, verbose=True, overwrite=True):
     """Draws the pictures, one after the other, as `folder/NAME.png`.
 
     Args:
         folder: Where to; made where it is missing.
         names: Of `PICTURES`; None for all.
         verbose: Whether to print a line for each.
+        overwrite: Replace pictures of these names that are there.
 
     Returns:
         The paths.
 
     Raises:
         ImportError: If matplotlib is missing.
-        ValueError: If there is no picture of a name.
+        ValueError: If there is no picture of a name, or with `overwrite=False` one is there already.
 
     >>> import tempfile
     >>> [path.name for path in draw(tempfile.mkdtemp(), ["clipped_objective"], verbose=False)]
@@ -45,13 +46,18 @@ def draw(folder, names=None, verbose=True):
     if unknown:
         raise ValueError(f"`names` must be of {', '.join(PICTURES)}. Received: {', '.join(unknown)}.")
     folder, paths = Path(folder), []
-    folder.mkdir(parents=True, exist_ok=True)
+    there = [name for name in names if (folder / f"{name}.png").exists()]
+    if there and not overwrite:
+        raise ValueError(
+            f"`folder` must hold none of the pictures with overwrite=False. Received: {str(folder)!r}, which has "
+            f"{there[0]}.png. Name another folder, or replace what is there (--overwrite)."
+        )
     for number, name in enumerate(names, 1):
         start = time.perf_counter()
         if verbose:
             print(f"{number} of {len(names)}: {name} ...", end=" ", flush=True)
-        PICTURES[name](folder / f"{name}.png")
         paths.append(folder / f"{name}.png")
+        PICTURES[name](paths[-1])
         if verbose:
             print(f"{time.perf_counter() - start:.0f} s", flush=True)
     return paths

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kerasrl_pg import baselines, estimators
 from kerasrl_pg.agents import A2C, REINFORCE
@@ -23,7 +24,7 @@ def reinforce(mdp, theta=None, values=None, **settings):
 
 def credits(mdp, theta, choices):
     """The measured ways of giving credit: `{name: settings}` with the gradient of J, exact values included."""
-    softmax = np.exp(theta) / np.exp(theta).sum(-1, keepdims=True)
+    softmax = tf.nn.softmax(theta).numpy()
     values = mdp.replace(horizon=None).evaluate(softmax).values if mdp.gamma < 1.0 else None
     found = {
         "whole return": {"estimator": estimators.WholeReturn()},
@@ -133,7 +134,7 @@ def bias_and_variance(filepath, lambdas=(0.0, 0.3, 0.6, 0.8, 0.9, 1.0), gammas=(
     mdp = worlds.garnet(horizon=20)
     rng = np.random.default_rng(0)
     theta, noise = 0.5 * rng.normal(size=mdp.shape), rng.normal(size=5)
-    softmax = np.exp(theta) / np.exp(theta).sum(-1, keepdims=True)
+    softmax = tf.nn.softmax(theta).numpy()
     values = mdp.replace(horizon=None).evaluate(softmax).values + 2.0 * noise
     over_lambda = [
         measure(actor_critic(mdp, theta, values, estimators.GAE(each)), worlds.env(mdp, 8), 4000) for each in lambdas
@@ -197,7 +198,7 @@ def wrong_critic(filepath, errors=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5), samples=4000):
     mdp = worlds.garnet(horizon=20)
     rng = np.random.default_rng(0)
     theta, noise = 0.5 * rng.normal(size=mdp.shape), rng.normal(size=5)
-    softmax = np.exp(theta) / np.exp(theta).sum(-1, keepdims=True)
+    softmax = tf.nn.softmax(theta).numpy()
     values, results = mdp.replace(horizon=None).evaluate(softmax).values, {}
     kinds = {"TD(0)": estimators.TD0(), "GAE(0.5)": estimators.GAE(0.5), "GAE(0.9)": estimators.GAE(0.9)}
     for place, (name, estimator) in enumerate(kinds.items()):

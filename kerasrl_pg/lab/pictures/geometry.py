@@ -44,7 +44,7 @@ def balls(filepath, theta=(1.8, 0.0), max_kl=0.05, radius=0.9):
     axes.plot([], [], **style.style(2, False), label=f"KL(π_old ‖ π) ≤ {max_kl:g} nats")
     natural = np.linalg.solve(matrix, gradient)
     steps = {0: radius * gradient / np.linalg.norm(gradient)}
-    steps[1] = np.sqrt(2 * max_kl / (gradient @ natural)) * natural
+    steps[1] = ops.natural_step_size(gradient, natural, max_kl).numpy() * natural
     for place, step in steps.items():
         arrow = {"arrowstyle": "-|>", "color": style.COLOURS[place], "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", theta + step, theta, arrowprops=arrow)
@@ -107,11 +107,9 @@ def ways(filepath, theta=(1.5, -2.0), updates=40):
     axes[1].set(xlabel="update", ylabel="J, exact")
     axes[1].legend(fontsize=9)
     caption = (
-        "From the same start in a process of two states (Kakade 2001) the gradient first learns to stay where "
-        "it pays "
+        "From the same start in a process of two states (Kakade 2001) the gradient first learns to stay where it pays "
         "less, and is held up on the plateau there; steps measured in the policy's own distance go straighter. "
-        "Markers: "
-        "every 5th and 10th update of 128 episodes; dotted: the optimum."
+        "Markers: every 5th and 10th update of 128 episodes; dotted: the optimum."
     )
     style.save(made, filepath, "Four methods on one landscape", caption)
     return found
@@ -137,9 +135,9 @@ def clipped_objective(filepath, clip_ratio=0.2):
         )
         one.legend(fontsize=9)
     caption = (
-        f"Beyond 1 ± {clip_ratio:g} (grey) nothing more is to be won by moving on in the direction that A asks "
-        f"for, so the "
-        "gradient is 0 there; in the other direction the loss counts in full. Never above the unclipped: a pessimist."
+        f"Beyond 1 ± {clip_ratio:g} (grey) nothing more is to be won by moving on in the direction that A asks for, "
+        "so the gradient is 0 there; in the other direction the loss counts in full. Never above the unclipped: a "
+        "pessimist."
     )
     style.save(made, filepath, "The clipped objective", caption)
     return results

@@ -120,8 +120,7 @@ def probabilities(filepath, updates=20, state=2):
     axes[0].set(ylabel=f"π(a | s = {state})", ylim=(-0.03, 1.03))
     axes[0].legend(fontsize=9)
     caption = (
-        "A policy gradient moves probabilities a little at a time. A greedy policy jumps from one action to "
-        "another as "
+        "A policy gradient moves probabilities a little at a time. A greedy policy jumps from one action to another as "
         "soon as one value passes the other, however little they differ."
     )
     style.save(made, filepath, "Smooth and sudden", caption)

@@ -2,6 +2,8 @@
 
 import textwrap
 
+from kerasrl_pg import figures
+
 # From dark to light, so that they stay apart without colour; hues near Okabe and Ito's, safe for the colour-blind.
 COLOURS = "#101010", "#00558c", "#b8450b", "#2f9e77", "#7db7dd", "#e8b23a"
 LINES = "-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))
@@ -22,11 +24,7 @@ def figure(columns=1, width=4.6, height=3.6, **subplots):
     Raises:
         ImportError: If matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install kerasrl-pg[lab]") from error
-    made = Figure(figsize=(width * columns + 0.4, height + 0.9), layout="constrained")
+    made = figures.figure(width * columns + 0.4, height + 0.9, extra="lab")
     axes = made.subplots(1, columns, **subplots)
     for one in [axes] if columns == 1 else axes:
         one.spines[["top", "right"]].set_visible(False)
@@ -40,5 +38,4 @@ def save(made, filepath, title, caption):
     made.suptitle(title, fontsize=12, fontweight="bold")
     width = int(made.get_size_inches()[0] * 13.5)
     made.supxlabel(textwrap.fill(caption, width), fontsize=9, color="0.25")
-    made.savefig(filepath, dpi=130)
-    return filepath
+    return figures.write(made, filepath)

@@ -16,8 +16,7 @@ def garnet(horizon=10, gamma=0.9, lift=1.0, seed=2):
 
 
 def rare_loss():
-    """One choice: the usual action gives 1, the rare one nothing; an average baseline makes that one's score "
-    "count."""
+    """One choice: the usual action gives 1, the rare one nothing; an average baseline makes that one's score count."""
     return MDP(np.ones((1, 2, 1)), [[1.0, 0.0]], [1.0], 1.0, horizon=1)
 
 
