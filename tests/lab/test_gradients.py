@@ -130,7 +130,7 @@ def test_refusals():
         lab.PolicyTable(agent, np.arange(4))
     remembering = pg.A2C(networks=pg.Networks((), memory=pg.models.History(2)), seed=0)
     remembering.bind(ENV.observation_space, ENV.action_space)
-    with pytest.raises(ValueError, match="one that remembers"):
+    with pytest.raises(ValueError, match="which remembers"):
         lab.PolicyTable(remembering, np.arange(4))
     boxed = pg.REINFORCE(networks=pg.Networks(()), horizon=3, seed=0)
     boxed.bind(ENV.observation_space, pg.envs.Pendulum().action_space)
