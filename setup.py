@@ -10,6 +10,7 @@ MINIGRID = ["minigrid>=3.2,<4"]
 SERVING = ["tensorflow-serving-api>=2.21,<2.22"]
 LITERT = ["ai-edge-litert>=2.3,<3"]  # acting from Python; else TensorFlow's deprecated tf.lite
 PLOT = ["matplotlib"]
+LAB = ["matplotlib", "scipy"]  # pictures; the best memoryless policy
 TUNER = ["scipy", "scikit-learn"]  # KerasTuner's BayesianOptimization imports both
 TEST = ["pytest", "pytest-xdist", "ruff"]
 
@@ -44,10 +45,11 @@ setup(
         "serving": SERVING,
         "litert": LITERT,
         "plot": PLOT,
+        "lab": LAB,
         "tuner": TUNER,
         "test": TEST,
         "dev": TEST,
-        "all": MUJOCO + BOX2D + ENVPOOL + ATARI + MINIGRID + SERVING + LITERT + PLOT + TUNER + TEST,
+        "all": MUJOCO + BOX2D + ENVPOOL + ATARI + MINIGRID + SERVING + LITERT + PLOT + LAB + TUNER + TEST,
     },
     entry_points={"console_scripts": ["kerasrl-pg=kerasrl_pg.cli:main"]},
 )

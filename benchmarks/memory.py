@@ -40,6 +40,7 @@ SETTINGS = {
         "minibatch_size": 256,
         "sequence_length": 64,
         "update_epochs": 4,
+        "reward_scaling": True,
         "anneal_learning_rate": True,
     },
     "ppo-pendulum": {
@@ -55,8 +56,9 @@ SETTINGS = {
 }
 # What was tried first, and what it gave: the return of the final policy, a number for each seed.
 TRIED = {
-    "ppo-cartpole": "10 passes: 500.0, 499.9, 482.2, 500.0, 218.6 (seeds 0 to 4); with γ 0.98 and λ 0.8, too: 165.5, 155.2 "
-    "(4, 2). 4 passes were chosen on seeds 2 and 4; 5 to 9 had no part in it.",
+    "ppo-cartpole": "Without reward_scaling: 387.2, 488.4, 499.5, 491.2, 500.0, 500.0, 500.0, 500.0, 500.0, 449.6 "
+    "(seeds 0 to 9); with it, chosen on seeds 0 and 9, nothing else differs. Without it, 10 passes: 500.0, 499.9, "
+    "482.2, 500.0, 218.6 (0 to 4), and with γ 0.98 and λ 0.8, too: 165.5, 155.2 (4, 2).",
 }
 # Stable-Baselines3-Contrib's defaults for RecurrentPPO: in either network an LSTM, and behind it 64 x 64 tanh.
 SPEED_CASE = {

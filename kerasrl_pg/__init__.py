@@ -30,7 +30,7 @@ quiet.begin()  # Before TensorFlow is imported.
 compilation_cache.enable()  # Before it computes anything.
 _check_backend()
 
-from kerasrl_pg import baselines, callbacks, envs, estimators, heads, models, ops, presets, rollouts, serving  # noqa: E402
+from kerasrl_pg import baselines, callbacks, envs, estimators, heads, lab, models, ops, presets, rollouts, serving  # noqa: E402
 from kerasrl_pg.agents import (  # noqa: E402
     A2C,
     NPG,
@@ -63,6 +63,7 @@ __all__ = [
     "estimators",
     "fit_seeds",
     "heads",
+    "lab",
     "models",
     "ops",
     "presets",

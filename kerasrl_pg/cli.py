@@ -1,8 +1,9 @@
-"""The main job as a command: `kerasrl-pg train | evaluate | export`.
+"""The main job as a command: `kerasrl-pg train | evaluate | export | lab`.
 
 kerasrl-pg train --agent=ppo --env=CartPole-v1 --total_steps=100000 --out=runs/cartpole
 kerasrl-pg evaluate --from=runs/cartpole/agent.keras --env=CartPole-v1 --episodes=100
 kerasrl-pg export --from=runs/cartpole/agent.keras --out=runs/cartpole/saved_model
+kerasrl-pg lab --out=pictures
 """
 
 import shutil
@@ -34,9 +35,9 @@ flags.DEFINE_string(
     None,
     "train: folder for agent.keras, history.csv and the next version in saved_model; where --from is its agent.keras, "
     "that is kept as agent-1.keras, and the history goes to history-2.csv, and so on. export: version folder to make, "
-    "or a folder of versions to make the next one in.",
+    "or a folder of versions to make the next one in. lab: folder for the pictures.",
 )
-flags.DEFINE_bool("overwrite", False, "Replace agent.keras and history.csv that an earlier run left in --out.")
+flags.DEFINE_bool("overwrite", False, "Replace agent.keras, history.csv or pictures that an earlier run left in --out.")
 flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 one line an epoch.")
 FLAGS = flags.FLAGS
 
@@ -115,6 +116,15 @@ def export():
     print(f"SavedModel: {_load().export(out / str(max(versions) + 1) if versions else out)}")
 
 
+def lab():
+    """Draws the laboratory's pictures."""
+    _need("out")
+    from kerasrl_pg.lab import pictures
+
+    pictures.draw(FLAGS.out, verbose=FLAGS.verbose > 0, overwrite=FLAGS.overwrite)
+    print(f"Pictures: {FLAGS.out}")
+
+
 def _load():
     import keras
 
@@ -174,7 +184,7 @@ def _say_where(agent, saved, folder):
 
 
 def _run(argv):
-    commands = {"train": train, "evaluate": evaluate, "export": export}
+    commands = {"train": train, "evaluate": evaluate, "export": export, "lab": lab}
     if len(argv) != 2 or argv[1] not in commands:
         raise app.UsageError(
             f"Expected one command of {', '.join(commands)}. Received: {' '.join(argv[1:]) or 'none'}.\n{__doc__}"
@@ -182,7 +192,7 @@ def _run(argv):
     logging.set_verbosity(logging.ERROR)
     try:
         commands[argv[1]]()
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
         if FLAGS.verbose > 1:
             raise
         sys.exit(f"{type(error).__name__}: {error}")

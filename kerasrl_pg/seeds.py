@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kerasrl_pg import figures
 from kerasrl_pg.checks import check_whole
 
 
@@ -82,6 +83,7 @@ def restart(agent, fresh):
     Raises:
         ValueError: If they differ in more than the seed.
     """
+    fresh._assert_compile_called("fit_seeds")
     fresh.bind(*agent.spaces)
     mine, theirs = _settings(agent), _settings(fresh)
     differ = [name for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
@@ -208,11 +210,7 @@ class SeedRuns(NamedTuple):
         Raises:
             ImportError: If matplotlib is missing.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("`plot` needs matplotlib: pip install kerasrl-pg[plot]") from error
-        figure = Figure(figsize=(6, 4), layout="constrained")
+        figure = figures.figure(6, 4, extra="plot")
         axes = figure.subplots()
         steps, values = self.curve("env_steps"), self.curve(name)
         axes.plot(steps.T, values.T, color="tab:blue", alpha=0.35, linewidth=1)
@@ -220,4 +218,4 @@ class SeedRuns(NamedTuple):
         low, high = self.interval
         axes.set(xlabel="environment steps", ylabel=name.replace("_", " "))
         axes.set_title(f"{len(self.seeds)} seeds; final return, IQM {self.iqm:.1f} [{low:.1f}, {high:.1f}]", size=10)
-        figure.savefig(filepath, dpi=120)
+        figures.write(figure, filepath)

@@ -19,6 +19,7 @@ class Setting:
         check: Function of a name and a value, and of the rest here, that refuses wrong values.
         *bounds, **how: Its further arguments.
         fixed: Whether the setting means nothing after construction, and is refused then.
+        traced: Whether compiled programs hold it; False for what only variables and Python hear of.
 
     >>> from kerasrl_pg.checks import check_number
     >>> class Method:
@@ -30,8 +31,8 @@ class Setting:
     ValueError: `gamma` must be a number in [0.0, 1.0]. Received: gamma=7.0.
     """
 
-    def __init__(self, check, *bounds, fixed=False, **how):
-        self._check, self._bounds, self._how, self._fixed = check, bounds, how, fixed
+    def __init__(self, check, *bounds, fixed=False, traced=True, **how):
+        self._check, self._bounds, self._how, self._fixed, self.traced = check, bounds, how, fixed, traced
 
     def __set_name__(self, owner, name):
         self.name = name
@@ -126,6 +127,10 @@ class Configured(keras.Model, metaclass=ConfiguredType):
     def settings_values(self):
         """All `Setting`s as plain JSON."""
         return {name: serialize(getattr(self, name)) for name in settings(type(self))}
+
+    def traced_values(self):
+        """Those of them that programs are traced with."""
+        return {name: value for name, value in self.settings_values().items() if getattr(type(self), name).traced}
 
     def settings_config(self, known):
         """All settings, and whatever else it was made with but the `known`, as plain JSON; `arguments` names all that

@@ -13,10 +13,24 @@ import pytest
 from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
 
+import kerasrl_pg
+
 try:
     trim = ctypes.CDLL("libc.so.6").malloc_trim
 except (OSError, AttributeError):  # Another C library.
     trim = id
+
+
+def pytest_addoption(parser):
+    parser.addoption("--xla", action="store_true", help="compile with XLA wherever a user's run would")
+
+
+@pytest.fixture(autouse=True)
+def what_is_not_about_xla_is_compiled_without(request, monkeypatch):
+    """XLA takes seconds to compile what most tests run for milliseconds; `jit_compile=True` stays what it is."""
+    if not (request.config.getoption("--xla") or any(map(request.node.get_closest_marker, ("slow", "xla")))):
+        asked = property(lambda agent: agent._jit_setting is True and not agent.run_eagerly)
+        monkeypatch.setattr(kerasrl_pg.Agent, "compiled_with_xla", asked)
 
 
 def pytest_collection_finish():

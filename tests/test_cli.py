@@ -45,6 +45,18 @@ def test_train_evaluate_export(tmp_path, capsys):
     assert (out / "saved_model" / "2" / "saved_model.pb").exists()
 
 
+def test_lab(tmp_path, capsys, monkeypatch):
+    from kerasrl_pg.lab import pictures
+
+    one = {"clipped_objective": pictures.clipped_objective}
+    monkeypatch.setattr(pictures, "PICTURES", one)  # The others take minutes; a slow test draws them.
+    run_here("lab", f"--out={tmp_path}/pictures")
+    assert "1 of 1: clipped_objective" in capsys.readouterr().out
+    assert (tmp_path / "pictures" / "clipped_objective.png").exists()
+    with pytest.raises(app.UsageError, match="--out must be given"):
+        run_here("lab")
+
+
 def test_the_installed_command_is_silent_and_the_library_is_not(tmp_path):
     script = tmp_path / "kerasrl-pg"
     script.write_text("from kerasrl_pg.cli import main\nmain()")
@@ -127,6 +139,12 @@ def test_export_makes_the_next_version_in_a_folder_of_versions(tmp_path, monkeyp
         assert capsys.readouterr().out == f"SavedModel: {tmp_path}/{made}\n"
 
 
+def test_a_missing_extra_is_a_sentence_and_no_traceback(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SystemExit, match=r"ImportError: Pictures need matplotlib: pip install kerasrl-pg\[lab\]"):
+        run_here("lab", f"--out={tmp_path}")
+
+
 def test_a_damaged_agent_is_named(tmp_path):
     (tmp_path / "agent.keras").write_bytes(b"PK")
     with pytest.raises(SystemExit, match="The saved agent is damaged: .*Received: --from=.*agent.keras"):
@@ -143,7 +161,7 @@ def test_a_refusal_is_a_sentence_and_no_traceback(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("dance",), "Expected one command of train, evaluate, export. Received: dance"),
+        (("dance",), "Expected one command of train, evaluate, export, lab. Received: dance"),
         (("train", "--env=CartPole-v1"), "--out must be given"),
         (("evaluate", "--env=CartPole-v1"), "--from must be given"),
         (("export", "--from=agent.keras"), "--out must be given"),

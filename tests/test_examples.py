@@ -7,16 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import kerasrl_pg
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture
 def run(monkeypatch):
-    # XLA takes seconds for what the examples run for milliseconds, and other tests compare the compilers.
-    monkeypatch.setattr(kerasrl_pg.Agent, "compiled_with_xla", property(lambda agent: agent._jit_setting is True))
-
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         runpy.run_path(str(EXAMPLES / f"{name}.py"))
@@ -50,6 +45,13 @@ def test_methods_of_forty_lines(name, run):
 def test_memory(run, capsys):
     run("memory", 1024)
     assert "for a reward of" in capsys.readouterr().out
+
+
+def test_laboratory(run, capsys):
+    run("laboratory", 50)
+    shown = capsys.readouterr().out
+    assert "| baseline | variance |" in shown and "TD(0), critic off by 1" in shown
+    assert len((EXAMPLES / "laboratory.py").read_text(encoding="utf8").splitlines()) <= 60
 
 
 def test_own_method(run, capsys):

@@ -34,7 +34,14 @@ def test_each_run_is_what_its_seed_alone_would_have_given(kind, tmp_path):
         agents.append(make_agent(seed, kind == "host"))
         return agents[-1]
 
-    runs = pg.fit_seeds(make, env, [8, 3], episodes=4, filepath=tmp_path / "{seed}.keras", **budget)
+    programs = []
+
+    def note(seed):
+        return [keras.callbacks.LambdaCallback(on_train_end=lambda logs: programs.append(agents[0].programs.latest))]
+
+    path = tmp_path / "{seed}.keras"
+    runs = pg.fit_seeds(make, env, [8, 3], episodes=4, filepath=path, callbacks=note, **budget)
+    assert programs[0] is programs[1]  # Not only traced once, but made once.
     assert agents[0].programs.latest.experimental_get_tracing_count() == 1
     assert agents[1].programs.latest is None
     assert runs.seeds == [8, 3] and runs.returns.shape == (2,)
@@ -131,3 +138,12 @@ def test_curves_of_unequal_length_and_a_picture(tmp_path):
     assert runs.iqm == 4.0
     runs.plot(tmp_path / "seeds.png")
     assert (tmp_path / "seeds.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_agent_that_was_not_compiled_is_named():
+    def make(seed):
+        agent = make_agent(0)
+        return agent if seed == 0 else type(agent)(seed=seed)
+
+    with pytest.raises(ValueError, match=r"call `compile\(\)` before"):
+        pg.fit_seeds(make, pg.envs.CartPole(num_envs=4), [0, 1], episodes=1, total_steps=400, epochs=1, verbose=0)

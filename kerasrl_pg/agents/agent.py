@@ -101,7 +101,7 @@ class Agent(Trainer):
     estimator = Setting(check_estimator)
     reward_clip = Setting(check_number, 0.0, exclusive=True, optional=True)
     anneal_learning_rate = Setting(check_flag)
-    seed = Setting(check_whole, at_least=0, at_most=2**31 - 1)
+    seed = Setting(check_whole, at_least=0, at_most=2**31 - 1, traced=False)
     action_masks = Setting(check_action_masks, fixed=True)
     sequence_length = Setting(check_whole, optional=True)
 

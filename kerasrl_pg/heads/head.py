@@ -169,7 +169,7 @@ class DistributionLayer(keras.layers.Layer):
 
         This tensor is all that has to be kept of an old policy: `distribution` rebuilds the rest.
         """
-        features = tf.cast(features, tf.float32)
+        features = tf.cast(features, self.compute_dtype)
         if not self.built:
             self.build(features.shape)
         return self.dense(features)

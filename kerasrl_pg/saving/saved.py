@@ -197,7 +197,9 @@ class Saved(Configured):
         return agent
 
     def get_compile_config(self):
-        """The optimizers and compiler settings, as plain JSON."""
+        """The optimizers and compiler settings, as plain JSON; empty before `compile`."""
+        if not self.compiled:
+            return {}
         serialize = keras.saving.serialize_keras_object
         return {
             "optimizer": serialize(self.optimizer),

@@ -228,7 +228,7 @@ class Trainer(Acting):
 
     def _take_settings(self):
         """Lets settings that have changed hold from here on."""
-        self.programs.keep_those_of(self.settings_values())
+        self.programs.keep_those_of(self.traced_values())
         if self.reward_scaling is not None:
             self.reward_scaling.gamma, self.reward_scaling.clip = self.gamma, self.reward_clip
 

@@ -253,6 +253,7 @@ def test_value_of_reward_one_for_ever_is_one_over_one_minus_gamma(name, forever)
     assert value == pytest.approx(5.0, abs=0.05)
 
 
+@pytest.mark.xla  # As the other process does.
 def test_a_new_process_continues_bit_for_bit(tmp_path):
     """The whole claim once, through another interpreter: save, load there, train on, compare."""
     agent = pg.PPO(

@@ -68,6 +68,7 @@ def test_observations_of_every_space(name, tmp_path):
     assert served.numpy()[0] == agent.act(observation)
 
 
+@pytest.mark.xla
 def test_convolutions_are_not_compiled_by_xla_on_a_cpu():
     def compiled(space):
         agent = pg.PPO(seed=0)

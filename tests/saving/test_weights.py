@@ -365,3 +365,15 @@ def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
     assert kept == ["agent.keras", "agent.weights.h5", *latest, "checkpoint.weights.h5"]
     for name in ("agent.keras", "agent.weights.h5", "backup/latest.weights.h5", "checkpoint.weights.h5"):
         assert read_weights(tmp_path / name).weights
+
+
+def test_an_agent_that_was_never_compiled_is_saved_with_what_it_has(tmp_path):
+    agent = pg.PPO(seed=0)
+    agent.bind(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2))
+    agent.save(tmp_path / "agent.keras")
+    loaded = keras.models.load_model(tmp_path / "agent.keras")
+    assert not loaded.compiled
+    for one, other in zip(agent.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    pg.PPO(seed=0, horizon=16).save(tmp_path / "unbuilt.keras")
+    assert keras.models.load_model(tmp_path / "unbuilt.keras").horizon == 16
