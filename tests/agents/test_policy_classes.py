@@ -104,7 +104,7 @@ def test_the_natural_gradient_is_the_least_squares_fit_of_the_advantages_on_the_
     rng = np.random.default_rng(0)
     for variable in variables:
         variable.assign(rng.normal(size=variable.shape))
-    states = rng.integers(6, size=(64, 8)).astype("int32")
+    states = rng.choice(6, (64, 8), p=[0.5, 0.25, 0.1, 0.08, 0.05, 0.02]).astype("int32")
     actions = rng.integers(2, size=states.shape).astype("int32")
     advantages = rng.normal(size=states.shape).astype("float32")
 
@@ -132,4 +132,4 @@ def test_the_natural_gradient_is_the_least_squares_fit_of_the_advantages_on_the_
     cosine = step @ expected / np.linalg.norm(step) / np.linalg.norm(expected)
     assert cosine == pytest.approx(1.0, abs=1e-4)
     plain = step @ gradient / np.linalg.norm(step) / np.linalg.norm(gradient)
-    assert plain < 0.99  # The gradient itself points elsewhere.
+    assert plain < 0.95  # The gradient itself points elsewhere.
