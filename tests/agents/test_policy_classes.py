@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import kerasrl_pg as pg
-from kerasrl_pg.models import Linear, Networks, Scored, Tabular
+from kerasrl_pg.models import Linear, Scored, Tabular
 from kerasrl_pg.rollouts.records import Inputs
 
 WAYS = np.float32([[1, 0], [-1, 1]])
@@ -110,7 +110,8 @@ def test_the_natural_gradient_is_the_least_squares_fit_of_the_advantages_on_the_
 
     with tf.GradientTape() as tape:
         log_probs = agent(states.reshape(-1)).log_prob(actions.reshape(-1))
-    scores = np.concatenate([np.reshape(j, (512, -1)) for j in tape.jacobian(log_probs, [v.value for v in variables])], 1)
+    jacobians = tape.jacobian(log_probs, [v.value for v in variables])
+    scores = np.concatenate([np.reshape(j, (512, -1)) for j in jacobians], 1)
     # All actions of each visited state, by their probabilities: the Fisher matrix is no sample of what was done.
     fisher, flat = 0.0, agent(np.arange(6))
     for action in (0, 1):
