@@ -113,6 +113,7 @@ def check_known(root, kind, unknown, hints=None):
 # What other libraries, and Keras's supervised models, call what this one has; by the name that their users write.
 ELSEWHERE = {
     "activation_fn": "It is `networks=kerasrl_pg.Networks(activation=...)`, of the agent.",
+    "baseline": "The critic is the baseline of this method; other baselines are REINFORCE's.",
     "batch_size": "It is `minibatch_size`, of the agent, where its method has minibatches.",
     "callback": "It is `callbacks` of `fit`, which takes Keras callbacks.",
     "cg_damping": "It is `damping`, of the agent.",

@@ -122,6 +122,9 @@ class REINFORCE(Agent):
                 "Make a new agent with it."
             )
 
+        if self.baseline is not None and self.actor_critic is not None:
+            self.baseline.check(self.actor_critic)
+
     def check_rollout(self, horizon, num_envs):
         episodes = self.episodes * num_envs
         if self.baseline is not None and episodes < self.baseline.least_episodes:
@@ -156,7 +159,7 @@ class REINFORCE(Agent):
         """`(credit, returns, values)`, all [T, N]: R_t - b(s_t) of the class's step 2, weighed as the settings say."""
         credit, returns, values = self.estimate(rollout)
         if self.baseline is not None:
-            credit -= self.baseline(credit, rollout.ends, rollout.valid)
+            credit -= self.baseline.of(credit, rollout, self.actor_critic)
         if self.normalize_advantages:
             # Where a baseline is an average of the others already, theirs hold the episode's own return.
             centred = self.baseline is not None and self.baseline.least_episodes > 1

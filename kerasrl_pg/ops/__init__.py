@@ -24,6 +24,7 @@ from kerasrl_pg.ops.returns import (
     trajectory_totals,
     whole_returns,
 )
+from kerasrl_pg.ops.scores import squared_score_norms
 from kerasrl_pg.ops.shapes import (
     check_same_shape,
     flatten_time,
@@ -94,6 +95,7 @@ __all__ = [
     "solve_fisher",
     "split_parameters",
     "squared_error",
+    "squared_score_norms",
     "standardize",
     "steps_in_episode",
     "td_errors",

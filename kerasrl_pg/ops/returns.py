@@ -100,11 +100,15 @@ def discounted_sum(x, ends, discount):
     """
     check_same_shape(x=x, ends=ends)
     (x,) = _floats(x)
+    return _sum_of_the_rest(x, ends, discount)
+
+
+def _sum_of_the_rest(x, ends, discount):
     ends = tf.convert_to_tensor(ends)
 
     # `where`, not a product: a NaN of one episode must not reach the one before.
     def backward(later, row):
-        return row[0] + tf.where(row[1], 0.0, discount * later)
+        return row[0] + tf.where(row[1], tf.zeros_like(later), discount * later)
 
     return tf.scan(backward, (x, ends), initializer=tf.zeros_like(x[0]), reverse=True)
 
@@ -259,7 +263,7 @@ def trajectory_totals(x, ends):
         ends: bool [T, N], from `episode_ends`.
 
     Returns:
-        float32 [T, N], in x's unit, constant over each trajectory.
+        float32 [T, N], or float64 for a tensor that is; in x's unit, constant over each trajectory.
 
     Raises:
         ValueError: If the shapes differ.
@@ -267,7 +271,10 @@ def trajectory_totals(x, ends):
     >>> trajectory_totals([[1.0], [2.0], [4.0]], tf.constant([[False], [True], [False]]))[:, 0].numpy()
     array([3., 3., 4.], dtype=float32)
     """
-    return _of_the_first_step(discounted_sum(x, ends, 1.0), ends)
+    check_same_shape(x=x, ends=ends)
+    if not (tf.is_tensor(x) and x.dtype == tf.float64):
+        (x,) = _floats(x)
+    return _of_the_first_step(_sum_of_the_rest(x, ends, 1.0), ends)
 
 
 def _of_the_first_step(x, ends):

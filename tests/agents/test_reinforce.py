@@ -10,7 +10,13 @@ from exact import GAMMA, Stairs, exact_gradient, mean_update, slope, tabular
 import kerasrl_pg as pg
 
 TO_GO, WHOLE = pg.estimators.RewardToGo(), pg.estimators.WholeReturn()
-BASELINES = {"none": None, "average": pg.baselines.AverageReturn(), "time": pg.baselines.TimeDependent()}
+AVERAGES = {
+    "average": pg.baselines.AverageReturn(),
+    "time": pg.baselines.TimeDependent(),
+    "weighted": pg.baselines.WeightedAverage(),
+    "weighted by step": pg.baselines.WeightedAverage(by_step=True),
+}
+BASELINES = {"none": None, **AVERAGES}
 
 
 def reinforce(**settings):
@@ -22,9 +28,9 @@ def reinforce(**settings):
 
 CASES = [
     *((credit, "none", count) for credit in ("to_go", "to_go_discounted", "whole") for count in ((1, 1), (1, 2))),
-    *((credit, name, (1, 8)) for credit in ("to_go", "to_go_discounted") for name in ("average", "time")),
-    *((credit, name, (1, 2)) for credit in ("to_go", "whole") for name in ("average", "time")),
-    *((credit, name, (2, 1)) for credit in ("to_go", "whole") for name in ("average", "time")),
+    *((credit, name, (1, 8)) for credit in ("to_go", "to_go_discounted") for name in AVERAGES),
+    *((credit, name, (1, 2)) for credit in ("to_go", "whole") for name in AVERAGES),
+    *((credit, name, (2, 1)) for credit in ("to_go", "whole") for name in AVERAGES),
 ]
 
 
@@ -65,7 +71,7 @@ def test_the_mean_of_fitted_updates_is_the_exact_gradient(baseline, episodes, nu
     assert abs(slopes.mean() - 1.0) < 3.5 * slopes.std() / np.sqrt(len(slopes)) < 0.2
 
 
-@pytest.mark.parametrize("baseline", [pg.baselines.AverageReturn(), pg.baselines.TimeDependent()])
+@pytest.mark.parametrize("baseline", AVERAGES.values())
 def test_an_average_over_other_episodes_is_refused_where_there_are_none(baseline):
     agent = pg.REINFORCE(tabular(), baseline=baseline, horizon=3)
     agent.compile("sgd")

@@ -240,7 +240,7 @@ def test_all_over_a_hundred_thousand_episodes(seed):
     own = []
     for name, kind in cases:
         agent = ESTIMATES[name](env, kind, jit_compile=True, seed=seed)
-        # The family of all 5 x 8 x 3 cases together at 99 %.
+        # The family of all 5 x 9 x 3 cases together at 99 %.
         found = lab.measure(agent, env, samples=50_000, confidence=1 - 0.01 / (5 * len(cases)))
         assert found.unbiased, (name, kind, (found.bias / found.interval).round(2))
         own.append(lab.measure(agent, env, samples=50_000).unbiased)
