@@ -8,6 +8,7 @@ from small_policies import POLICIES, critic
 
 import kerasrl_pg as pg
 from kerasrl_pg import lab
+from kerasrl_pg.lab.env import MDPEnv
 
 GAMMA, STEPS = 0.7, 4
 WRONG = np.array([2.0, -1.0, 0.0, 1.0])  # A critic's values.
@@ -164,6 +165,30 @@ def test_inequalities():
     whole, to_go = (lab.measure(ESTIMATES[name](env, "tabular"), env, 800) for name in ("whole return", "with γ^t"))
     np.testing.assert_allclose(whole.exact, to_go.exact)
     assert to_go.variance + 3 * to_go.variance_error < whole.variance - 3 * whole.variance_error
+
+
+def test_weighted_average_below_average_below_none():
+    """A choice between 10, nine times in ten, and 5. In closed form, for N episodes and a known constant b:
+    N Var = Σ_a π_a ‖∇log π_a‖² (R_a - b)² - ‖∇J‖²."""
+    mdp = lab.MDP(np.ones((1, 2, 1)), [[10.0, 5.0]], [1.0], 1.0, horizon=1)
+    env, pi, returns = MDPEnv(num_envs=32, mdp=mdp), np.array([0.9, 0.1]), np.array([10.0, 5.0])
+
+    def variance(b):
+        scores = np.eye(2) - pi
+        terms = scores * (returns - b)[:, None]
+        return (pi @ np.sum(terms**2, 1) - np.sum((pi @ terms) ** 2)) / 32
+
+    averages = pg.baselines.AverageReturn(), pg.baselines.WeightedAverage()
+    found = []
+    for baseline in (None, *averages):
+        agent = pg.REINFORCE(networks=pg.models.Tabular([np.log(pi)]), baseline=baseline, gamma=1.0, seed=0)
+        agent.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+        found.append(lab.measure(agent, env, samples=400))
+    none, average, weighted = (m.variance for m in found)
+    assert all(m.unbiased for m in found)
+    assert none == pytest.approx(variance(0.0), rel=0.2) and average == pytest.approx(variance(9.5), rel=0.25)
+    assert weighted < 0.5 * average < 0.5 * none
+    assert variance(5.5) == pytest.approx(0.0, abs=1e-12)  # What weights tend to, with many episodes.
 
 
 def test_variance_falls_as_one_over_episodes():

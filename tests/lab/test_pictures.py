@@ -50,8 +50,10 @@ def test_without_matplotlib(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_what_the_pictures_say(tmp_path):
-    lifted, rare = pictures.variance_of_credit(tmp_path / "a.png")
+    lifted, unequal, rare = pictures.variance_of_credit(tmp_path / "a.png")
     variances = [lifted[n].variance for n in ("whole return", "reward-to-go", "… less average", "… less V(s)")]
+    assert variances == sorted(variances, reverse=True)
+    variances = [unequal[n].variance for n in ("reward-to-go", "… less average", "… less weighted average")]
     assert variances == sorted(variances, reverse=True)
     assert rare["… less average"].variance > 10 * rare["reward-to-go"].variance  # The case where a baseline hurts.
     for _, slope in pictures.variance_over_episodes(tmp_path / "b.png").values():

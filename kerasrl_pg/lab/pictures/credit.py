@@ -10,7 +10,11 @@ from kerasrl_pg.lab.gradients import Expectation
 from kerasrl_pg.lab.measure import measure, sweep
 from kerasrl_pg.lab.pictures import style, worlds
 
-BASELINES = {"average": baselines.AverageReturn(), "time-dependent": baselines.TimeDependent()}
+BASELINES = {
+    "average": baselines.AverageReturn(),
+    "weighted average": baselines.WeightedAverage(),
+    "time-dependent": baselines.TimeDependent(),
+}
 
 
 def reinforce(mdp, theta=None, values=None, **settings):
@@ -36,8 +40,8 @@ def credits(mdp, theta, choices):
     return found
 
 
-def variance_of_credit(filepath, choices=None, episodes=8, samples=4000):
-    """Draws the variance of the gradient with the whole return, the reward-to-go and each baseline, in two processes.
+def variance_of_credit(filepath, choices=None, episodes=32, samples=2000):
+    """Draws the variance of the gradient with the whole return, the reward-to-go and each baseline, in three processes.
 
     Args:
         filepath: Where to write the picture.
@@ -49,11 +53,12 @@ def variance_of_credit(filepath, choices=None, episodes=8, samples=4000):
         The measurements: for each process a dictionary by credit.
     """
     choices = BASELINES if choices is None else choices
-    made, axes = style.figure(2, width=4.8)
-    lifted, rare = worlds.garnet(), worlds.rare_loss()
+    made, axes = style.figure(3, width=4.8)
+    lifted, unequal, rare = worlds.garnet(), worlds.unequal(), worlds.rare_loss()
     cases = {
         "Random process, rewards around 1": (lifted, 0.5 * np.random.default_rng(0).normal(size=lifted.shape)),
-        "Usual action 1, rare action 0": (rare, np.array([[2.944, 0.0]])),  # 95 % and 5 %.
+        "One choice, usual action 10, rare action 5": (unequal, np.array([[2.197, 0.0]])),  # 90 % and 10 %.
+        "One choice, usual action 1, rare action 0": (rare, np.array([[2.944, 0.0]])),  # 95 % and 5 %.
     }
     results = []
     for one, (title, (mdp, theta)) in zip(axes, cases.items(), strict=True):
@@ -68,9 +73,9 @@ def variance_of_credit(filepath, choices=None, episodes=8, samples=4000):
                 name,
                 measured.variance,
                 xerr=2 * measured.variance_error,
-                color=style.COLOURS[place],
+                color=style.COLOURS[place % len(style.COLOURS)],
                 edgecolor="white",
-                hatch=style.HATCHES[place],
+                hatch=style.HATCHES[place % len(style.HATCHES)],
                 height=0.7,
                 error_kw={"ecolor": "0.4", "capsize": 3},
             )
@@ -80,8 +85,9 @@ def variance_of_credit(filepath, choices=None, episodes=8, samples=4000):
         one.set(title=title, xlabel=f"variance of the gradient, trace (N = {episodes} episodes)")
     caption = (
         "All are unbiased. Left: the less of a return has nothing to do with the action, the less the estimate "
-        "scatters. Right: where the rare action has the large score, an average baseline is worse than none (the "
-        "notes' inequality needs correlation)."
+        "scatters. Middle: weighed by the scores' norms, an average is best. Right: where the return is almost always "
+        "the same and only the rare action's, which has the large score, is none, averages are worse than no baseline "
+        "(the notes' inequality needs correlation)."
     )
     style.save(made, filepath, "What an action is credited with, and how much the gradient scatters", caption)
     return results

@@ -20,6 +20,11 @@ def rare_loss():
     return MDP(np.ones((1, 2, 1)), [[1.0, 0.0]], [1.0], 1.0, horizon=1)
 
 
+def unequal():
+    """One choice between returns of 10 and 5: the best constant baseline lies far from the mean where one is rare."""
+    return MDP(np.ones((1, 2, 1)), [[10.0, 5.0]], [1.0], 1.0, horizon=1)
+
+
 def two_states(horizon=30, gamma=0.9):
     """Two states, in which staying gives 1 and 2, leaving nothing (Kakade 2001, section 4, figure 2).
 
