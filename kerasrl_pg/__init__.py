@@ -30,7 +30,20 @@ quiet.begin()  # Before TensorFlow is imported.
 compilation_cache.enable()  # Before it computes anything.
 _check_backend()
 
-from kerasrl_pg import baselines, callbacks, envs, estimators, heads, lab, models, ops, presets, rollouts, serving  # noqa: E402
+from kerasrl_pg import (  # noqa: E402
+    baselines,
+    callbacks,
+    envs,
+    estimators,
+    heads,
+    lab,
+    models,
+    ops,
+    presets,
+    rollouts,
+    schedules,
+    serving,
+)
 from kerasrl_pg.agents import (  # noqa: E402
     A2C,
     NPG,
@@ -68,5 +81,6 @@ __all__ = [
     "ops",
     "presets",
     "rollouts",
+    "schedules",
     "serving",
 ]

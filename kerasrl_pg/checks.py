@@ -5,22 +5,25 @@ import functools
 import inspect
 import math
 
-import keras
 import numpy as np
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
+from kerasrl_pg.schedules import OverBudget, is_schedule
 
 
 def check_number(name, value, low, high=float("inf"), exclusive=False, optional=False, schedule=False):
-    """Refuses `value` unless it is a finite number in [low, high] ((low, high] where exclusive), a schedule, or None
-    where optional.
+    """Refuses `value` unless it is a finite number in [low, high] ((low, high] where exclusive), None where optional,
+    or a schedule. One over the budget must give such numbers all along; it may end at `low`.
 
     >>> check_number("gamma", 1.5, 0.0, 1.0)
     Traceback (most recent call last):
     ...
     ValueError: `gamma` must be a number in [0.0, 1.0]. Received: gamma=1.5.
     """
-    if (optional and value is None) or (schedule and isinstance(value, Schedule)):
+    if optional and value is None:
+        return
+    if schedule and is_schedule(value):
+        if isinstance(value, OverBudget):
+            _check_over_budget(name, value, low, high, exclusive)
         return
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     finite = is_number and math.isfinite(value)
@@ -28,6 +31,17 @@ def check_number(name, value, low, high=float("inf"), exclusive=False, optional=
         interval = f"{'(' if exclusive else '['}{low}, {high}{')' if high == float('inf') else ']'}"
         none = ", or None" if optional else ""
         raise ValueError(f"`{name}` must be a number in {interval}{none}. Received: {name}={value!r}.")
+
+
+def _check_over_budget(name, schedule, low, high, exclusive):
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        value = float(schedule(share))
+        above = low < value if exclusive and share < 1.0 else low <= value
+        if not (math.isfinite(value) and above and value <= high):
+            raise ValueError(
+                f"`{name}` must be a schedule of numbers in {'(' if exclusive else '['}{low}, {high}]. "
+                f"Received: {name}={schedule!r}, which gives {value:g} at {share:.0%} of the budget."
+            )
 
 
 def check_whole(name, value, at_least=1, at_most=float("inf"), optional=False):

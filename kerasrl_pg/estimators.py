@@ -4,13 +4,16 @@ One family, open to every agent (`PPO(estimator=NStep(5))`). The equations are i
 choice among them with its parameters, which Keras can save.
 """
 
+import copy
 import numbers
 
 import keras
 import tensorflow as tf
 
 from kerasrl_pg import ops
-from kerasrl_pg.checks import knows_its_arguments
+from kerasrl_pg.checks import check_number, knows_its_arguments
+from kerasrl_pg.schedules import is_schedule
+from kerasrl_pg.settings import deserialized, serialize
 
 
 class Estimator:
@@ -56,6 +59,18 @@ class Estimator:
             "terminated, ends, gamma)` and return (advantages, returns)."
         )
 
+    def present(self, scheduled):
+        """The estimator with its coefficients' present values; itself where none follows a schedule.
+
+        Args:
+            scheduled: Function from a coefficient to its value, `Agent.scheduled`.
+        """
+        return self
+
+    def coefficients(self):
+        """Its coefficients by name, numbers or schedules."""
+        return {}
+
     def get_config(self):
         return {}
 
@@ -67,7 +82,7 @@ class Estimator:
         return type(self) is type(other) and self.get_config() == other.get_config()
 
     def __hash__(self):
-        return hash((type(self), tuple(self.get_config().items())))
+        return hash((type(self), repr(self.get_config())))
 
     def __repr__(self):
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
@@ -165,10 +180,10 @@ class GAE(Estimator):
 
     Args:
         gae_lambda: λ in [0, 1]: 0 trusts the values (TD(0)), 1 the rewards (the reward-to-go). 0.95 is that of Schulman
-            et al. 2017 (arXiv 1707.06347), table 3.
+            et al. 2017 (arXiv 1707.06347), table 3. Or a schedule, of the iteration or over the budget.
 
     Raises:
-        ValueError: If λ is not a number in [0, 1].
+        ValueError: If λ is neither a number in [0, 1] nor a schedule of such.
 
     >>> GAE()
     GAE(gae_lambda=0.95)
@@ -176,16 +191,32 @@ class GAE(Estimator):
 
     @knows_its_arguments
     def __init__(self, gae_lambda=0.95):
-        if not (isinstance(gae_lambda, numbers.Real) and 0.0 <= gae_lambda <= 1.0):
+        if is_schedule(gae_lambda):
+            check_number("gae_lambda", gae_lambda, 0.0, 1.0, schedule=True)
+        elif not (isinstance(gae_lambda, numbers.Real) and 0.0 <= gae_lambda <= 1.0):
             raise ValueError(
-                "`gae_lambda` must be a number in [0, 1], 0 for TD(0) and 1 for the reward-to-go. "
+                "`gae_lambda` must be a number in [0, 1], 0 for TD(0) and 1 for the reward-to-go, or a schedule. "
                 f"Received: gae_lambda={gae_lambda!r}."
             )
-        self.gae_lambda = float(gae_lambda)
+        self.gae_lambda = gae_lambda if is_schedule(gae_lambda) else float(gae_lambda)
+
+    def present(self, scheduled):
+        if not is_schedule(self.gae_lambda):
+            return self
+        present = copy.copy(self)
+        present.gae_lambda = scheduled(self.gae_lambda)
+        return present
+
+    def coefficients(self):
+        return {"gae_lambda": self.gae_lambda}
 
     def estimate(self, rewards, values, next_values, terminated, ends, gamma):
         advantages = ops.gae(rewards, values, next_values, terminated, ends, gamma, self.gae_lambda)
         return advantages, advantages + values
 
     def get_config(self):
-        return {"gae_lambda": self.gae_lambda}
+        return {"gae_lambda": serialize(self.gae_lambda)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**deserialized(config))

@@ -19,7 +19,7 @@ METHODS = (pg.A2C, pg.ConstrainedGradient, pg.NPG, pg.PPO, pg.PPOPenalty, pg.REI
         (pg.A2C, "estimator", "gae", "`estimator` must be one of kerasrl_pg.estimators"),
         (pg.PPO, "horizon", None, "`horizon` must be a whole number"),
         (pg.PPO, "minibatch_size", 1, "`normalize_advantages` must be False where there is one advantage at a time"),
-        (pg.PPO, "anneal_learning_rate", "yes", "`anneal_learning_rate` must be True or False"),
+        (pg.PPO, "anneal_learning_rate", "yes", "`anneal_learning_rate` must be True, False or a"),
         (pg.PPOPenalty, "initial_penalty", 2.0, "`initial_penalty` must be given when PPOPenalty is made"),
         (pg.TRPO, "backtrack_ratio", 1.0, "`backtrack_ratio` must be below 1"),
         (pg.NPG, "fisher_fraction", 0.0, "`fisher_fraction`"),

@@ -29,7 +29,7 @@ class A2C(Agent):
         entropy_coef: c_H >= 0. 0.01, Mnih et al. 2016, section 5.1.
         normalize_advantages: Whether advantages are standardised over the rollout. False: not in the paper.
 
-    `value_coef` and `entropy_coef` may be Keras schedules of the iteration.
+    `value_coef` and `entropy_coef` may be schedules, of the iteration or over the budget (`kerasrl_pg.schedules`).
 
     Logs: `loss`, `policy_loss`, `critic_loss` (half squared error, or cross-entropy), `entropy` (nats),
         `explained_variance`.

@@ -7,12 +7,13 @@ import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.minibatches import check_sequence_length, for_each_minibatch, length_of_sequences
-from kerasrl_pg.checks import Schedule, check_flag, check_known, check_number, check_whole
+from kerasrl_pg.checks import check_flag, check_known, check_number, check_whole
 from kerasrl_pg.models.actor_critic import regularization
 from kerasrl_pg.models.architecture import Architecture
 from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling
 from kerasrl_pg.rollouts.records import Samples, rows_of
+from kerasrl_pg.schedules import Clock
 from kerasrl_pg.settings import Setting
 from kerasrl_pg.training import optimizers
 from kerasrl_pg.training.iteration import Counters
@@ -72,8 +73,8 @@ class Agent(Trainer):
         reward_scaling: Divide rewards by the standard deviation of the running discounted return (see `RewardScaling`).
         reward_clip: Clip (scaled) rewards to [-reward_clip, reward_clip]; positive, or None.
         anneal_learning_rate: Multiply the learning rate by what falls linearly from 1 to 0 over a fit (Engstrom et al.
-            2020, A.1). `optimizer.learning_rate` itself stays, so that what you or a callback such as
-            `LearningRateScheduler` set it to is what is annealed.
+            2020, A.1), or by a `schedules.OverBudget` of factors. `optimizer.learning_rate` itself stays: what you or a
+            callback such as `LearningRateScheduler` set it to is annealed.
         seed: Whole number: initial weights, actions, minibatches and, unless `fit` gets its own, the environments.
             None draws one from Python's `random`, which `keras.utils.set_random_seed` seeds.
         action_masks: Where an environment says which actions are allowed: "info" for `info["action_mask"]` of `reset`
@@ -100,7 +101,7 @@ class Agent(Trainer):
     horizon = Setting(check_whole, optional=True)
     estimator = Setting(check_estimator)
     reward_clip = Setting(check_number, 0.0, exclusive=True, optional=True)
-    anneal_learning_rate = Setting(check_flag)
+    anneal_learning_rate = Setting(optimizers.check_factor)
     seed = Setting(check_whole, at_least=0, at_most=2**31 - 1, traced=False)
     action_masks = Setting(check_action_masks, fixed=True)
     sequence_length = Setting(check_whole, optional=True)
@@ -152,6 +153,7 @@ class Agent(Trainer):
         self.random_state.assign([self.seed, 0])
         self.iterations, self.env_steps = self._counter("iterations"), self._counter("env_steps")
         self.progress = self._counter("progress", (2,))
+        self._rooms.clock = Clock(self.iterations, self.progress)
         self._rooms.counters = Counters(self.random_state, self.iterations, self.env_steps, self.progress)
 
     def _counter(self, name, shape=(), dtype="int64"):
@@ -232,7 +234,7 @@ class Agent(Trainer):
     def estimate(self, rollout):
         """`(advantages, returns, values)`, all [T, N], by the agent's estimator and critic."""
         values = self.values(rollout.inputs)
-        advantages, returns = self.estimator(
+        advantages, returns = self.estimator.present(self.scheduled)(
             self.scaled_rewards(rollout),
             values,
             self.values(rollout.next_inputs),
@@ -389,8 +391,8 @@ class Agent(Trainer):
         return regularization(self.actor_critic.variables if variables is None else variables)
 
     def scheduled(self, coefficient):
-        """A coefficient's present value: itself, or a Keras schedule's value at this iteration."""
-        return coefficient(self.iterations.value) if isinstance(coefficient, Schedule) else coefficient
+        """A coefficient's present value: itself, or what its schedule gives now."""
+        return self._rooms.clock.value(coefficient)
 
 
 Agent.root = Agent

@@ -36,7 +36,7 @@ class NPG(Conservative):
 
     Args:
         policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`.
-        max_kl: δ > 0, nats, or a Keras schedule of the iteration. 0.01, Schulman et al. 2015 (arXiv 1502.05477),
+        max_kl: δ > 0, nats, or a schedule. 0.01, Schulman et al. 2015 (arXiv 1502.05477),
             appendix E, OpenAI Baselines and Spinning Up.
         cg_iterations: Products with F that the conjugate gradient method may take, at least 1; None for the exact
             inverse of F written out (its pseudo-inverse where it is singular), for policies of at most 500 parameters.
@@ -52,8 +52,8 @@ class NPG(Conservative):
         horizon, estimator, entropy_coef, normalize_advantages, update_epochs, minibatch_size: See `Conservative`; the
             last two are the critic's.
 
-    `entropy_coef` may be a schedule, too. At δ = 0 no step is taken; nor where a schedule's damping is 0 and a constant
-    would be refused.
+    `entropy_coef` may be a schedule, too, of the iteration or over the budget (`kerasrl_pg.schedules`). At δ = 0 no
+    step is taken; nor where a schedule's damping is 0 and a constant would be refused.
 
     Logs, after the step: `loss` (minus what the step ascends), `policy_loss` (minus the mean of π/π_old A), `entropy`
     (nats), `kl` (mean KL(π_old || π) by `kl_estimator`, nats), `rejected` (1 where no step was taken, the gradient

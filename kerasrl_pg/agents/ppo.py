@@ -51,7 +51,8 @@ class PPO(Agent):
         target_kl: None, or a bound > 0 on the approximate KL divergence (nats): the passes end after the minibatch
             where the estimate exceeds 1.5 times it (Spinning Up's rule, there by pass).
 
-    `clip_ratio`, `value_coef` and `entropy_coef` may be Keras schedules of the iteration.
+    `clip_ratio`, `value_coef`, `entropy_coef`, `value_clip` and `target_kl` may be schedules, of the iteration or over
+    the budget (`kerasrl_pg.schedules`).
 
     Logs, means over the iteration's minibatches: `loss`, `policy_loss`, `critic_loss` (half squared error, or
     cross-entropy), `entropy` (nats), `kl` (the estimator (r - 1) - log r of KL(π_old, π), nats), `clip_fraction`,
@@ -74,9 +75,9 @@ class PPO(Agent):
     minibatch_size = Setting(check_whole)
     value_coef = Setting(check_number, 0.0, schedule=True)
     entropy_coef = Setting(check_number, 0.0, schedule=True)
-    value_clip = Setting(check_number, 0.0, exclusive=True, optional=True)
+    value_clip = Setting(check_number, 0.0, exclusive=True, optional=True, schedule=True)
     normalize_advantages = Setting(check_choice, ("minibatch", "batch", False))
-    target_kl = Setting(check_number, 0.0, exclusive=True, optional=True)
+    target_kl = Setting(check_number, 0.0, exclusive=True, optional=True, schedule=True)
 
     def __init__(
         self,
@@ -144,11 +145,11 @@ class PPO(Agent):
         if self.value_clip is None:
             return self.critic_head.loss(value_distribution, samples.returns)
         values = value_distribution.mean()
-        return ops.clipped_squared_error(values, samples.old_values, samples.returns, self.value_clip)
+        return ops.clipped_squared_error(values, samples.old_values, samples.returns, self.scheduled(self.value_clip))
 
     def train_step(self, rollout):
         """Estimates advantages, then runs the passes of the class's step 3 over the rollout."""
         samples = self.samples(rollout)
-        until = None if self.target_kl is None else lambda logs: logs["kl"] > 1.5 * self.target_kl
+        until = None if self.target_kl is None else lambda logs: logs["kl"] > 1.5 * self.scheduled(self.target_kl)
         logs = self.passes(samples, self.update_epochs, self.minibatch_size, until)
         return {**logs, **self.explained(samples)}

@@ -42,7 +42,7 @@ class PPOPenalty(Agent):
         normalize_advantages: Whether advantages are standardised over the rollout, so that λ has the same unit in every
             minibatch and every environment. True: ours.
 
-    `target_kl`, `value_coef` and `entropy_coef` may be Keras schedules of the iteration. λ is a weight of the agent,
+    `target_kl`, `value_coef` and `entropy_coef` may be schedules (`kerasrl_pg.schedules`). λ is a weight of the agent,
     `agent.penalty`, and is saved with it.
 
     Logs, means over the iteration's minibatches: `loss`, `policy_loss` (minus the mean of c_t A_t), `critic_loss` (half

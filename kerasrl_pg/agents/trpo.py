@@ -35,7 +35,7 @@ class TRPO(NPG):
         horizon, estimator, entropy_coef, normalize_advantages, update_epochs, minibatch_size: See `Conservative`; the
             last two are the critic's. With `entropy_coef`, surrogate + c_H entropy has to improve.
 
-    `max_kl`, `damping` and `entropy_coef` may be Keras schedules of the iteration; at δ = 0 no step is taken.
+    `max_kl`, `damping` and `entropy_coef` may be schedules (`kerasrl_pg.schedules`); at δ = 0 no step is taken.
 
     Logs, after the step: `loss` (minus what the step ascends), `policy_loss` (minus the mean of π/π_old A), `entropy`
     (nats), `kl` (mean KL(π_old || π) by `kl_estimator`, nats), `rejected` (1 where no step was taken: no fraction was

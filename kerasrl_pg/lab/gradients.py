@@ -176,7 +176,7 @@ class Expectation:
         left, gae_lambda = self._left(), 1.0
         estimator = self._agent.estimator
         if isinstance(estimator, estimators.GAE):
-            gae_lambda = estimator.gae_lambda
+            gae_lambda = float(self._agent.scheduled(estimator.gae_lambda))
         elif isinstance(estimator, (estimators.NStep, estimators.TD0)):
             left = np.minimum(left, getattr(estimator, "n", 1))
         elif not isinstance(estimator, (estimators.RewardToGo, estimators.WholeReturn)):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from kerasrl_pg import ops
-from kerasrl_pg.training.optimizers import annealed
+from kerasrl_pg.training.optimizers import Annealing
 from kerasrl_pg.training.undo import NotFinite, undo_unless_finite
 
 
@@ -41,14 +41,16 @@ class Iteration(NamedTuple):
     Args:
         train_step: The method: a function from a `Rollout` of tensors to a dictionary of scalar logs.
         networks: The `ActorCritic`.
-        annealed: Optimizers whose learning rates fall to 0 over the fit.
+        coefficients: Function that gives the present values of what follows a schedule, a dictionary of scalars.
+        annealing: The `Annealing` of the learning rates.
         counters: `Counters`.
         variables: `tf.Variable`s, all that an iteration may change.
     """
 
     train_step: Callable
     networks: Any
-    annealed: list
+    coefficients: Callable
+    annealing: Annealing
     counters: Counters
     variables: list
 
@@ -61,14 +63,15 @@ class Iteration(NamedTuple):
             annealing: int64[2], from `Budget.annealing`.
 
         Returns:
-            The method's logs; with annealing also `learning_rate`, the rate of this update.
+            The method's logs, and what followed a schedule in this update: coefficients, `learning_rate`.
         """
-        with annealed(self.annealed, self.counters.progress.value, annealing) as rate:
+        followed = self.coefficients()
+        with self.annealing.annealed(self.counters.progress.value, annealing) as rate:
             logs = self.train_step(rollout)
         # After the update, so that the rollout's log-probabilities stay those of the policy that collected it.
         self.networks.update_normalizers(ops.flatten_time(rollout.inputs), tf.reshape(rollout.valid, [-1]))
         self.counters.add(steps_taken)
-        return {name: tf.cast(value, tf.float32) for name, value in {**logs, **rate}.items()}
+        return {name: tf.cast(value, tf.float32) for name, value in {**followed, **logs, **rate}.items()}
 
     def undone_unless_finite(self, attempt):
         """`undo_unless_finite` of all that an iteration may change."""

@@ -4,23 +4,32 @@ A *move* is a pair of an optimizer and the variables that it moves; an agent's `
 """
 
 import contextlib
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from kerasrl_pg.checks import Schedule
+from kerasrl_pg.checks import check_number
+from kerasrl_pg.schedules import KerasSchedule, OverBudget
 
 
 def check_optimizer(optimizer, mine):
     """Refuses an optimizer that could not serve an agent; `mine` are those that the agent has already.
 
     Raises:
-        ValueError: If it is built for others' weights, or averages weights.
+        ValueError: If it is built for others' weights, averages weights, or has a schedule over a budget.
     """
     if optimizer.built and not any(optimizer is each for each in mine):
         raise ValueError(
             "`optimizer` must be a fresh one, since its memory belongs to the weights that it was built for. "
             f"Received: {optimizer!r}, which moves another agent's. Make one for each agent."
+        )
+    rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
+    if isinstance(rate, OverBudget):
+        raise ValueError(
+            "The optimizer's `learning_rate` must be a number or a Keras schedule, since optimizers know of no budget. "
+            f"Received: learning_rate={rate!r}. Give factors of it to the agent: anneal_learning_rate=OverBudget(...)."
         )
     if getattr(optimizer, "inner_optimizer", optimizer).use_ema:
         raise ValueError(
@@ -29,39 +38,63 @@ def check_optimizer(optimizer, mine):
         )
 
 
+def check_factor(name, value):
+    """Refuses what is neither a flag nor a schedule of factors over the budget."""
+    if isinstance(value, OverBudget):
+        check_number(name, value, 0.0, schedule=True)
+        return
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(
+            f"`{name}` must be True, False or a schedules.OverBudget of factors. Received: {name}={value!r}."
+        )
+
+
 def check_annealing(anneal_learning_rate, optimizers):
     """Refuses to anneal what has a schedule of its own."""
     for optimizer in optimizers:
         rate = getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
-        if anneal_learning_rate and isinstance(rate, Schedule):
+        if anneal_learning_rate and isinstance(rate, KerasSchedule):
             raise ValueError(
                 "`anneal_learning_rate` must be False with an optimizer that has a schedule of its own. "
-                f"Received: anneal_learning_rate=True, learning_rate={rate!r}."
+                f"Received: anneal_learning_rate={anneal_learning_rate!r}, learning_rate={rate!r}."
             )
 
 
-@contextlib.contextmanager
-def annealed(optimizers, progress, annealing):
-    """While an update runs, learning rates are multiplied by what falls linearly from 1 to 0 over a fit.
+class Annealing(NamedTuple):
+    """What learning rates are multiplied by over a fit.
 
     Args:
-        optimizers: Those to anneal; none where nothing is.
-        progress: int64[2], iterations and environment steps of the fit.
-        annealing: int64[2], from `Budget.annealing`.
-
-    Gives the first one's rate as a log, `{"learning_rate": rate}`, or nothing.
+        optimizers: Those whose rates are; none where nothing is annealed.
+        schedule: True for what falls linearly from 1 to 0, or an `OverBudget` of factors.
 
     Source: Engstrom et al. 2020 (arXiv 2005.12729), A.1, "Adam learning rate annealing".
     """
-    rates = [tf.identity(optimizer.learning_rate.value) for optimizer in optimizers]
-    if rates:
-        done = tf.cast(tf.gather(progress, annealing[1]), tf.float64)
-        fraction = tf.maximum(tf.zeros((), tf.float64), 1.0 - done / tf.cast(annealing[0], tf.float64))
-    for optimizer, rate in zip(optimizers, rates, strict=True):
-        optimizer.learning_rate.assign(tf.cast(tf.cast(rate, tf.float64) * fraction, rate.dtype))
-    yield {"learning_rate": tf.identity(optimizers[0].learning_rate.value)} if optimizers else {}
-    for optimizer, rate in zip(optimizers, rates, strict=True):
-        optimizer.learning_rate.assign(rate)
+
+    optimizers: list
+    schedule: Any = True
+
+    @contextlib.contextmanager
+    def annealed(self, progress, annealing):
+        """While an update runs, the learning rates are annealed.
+
+        Args:
+            progress: int64[2], iterations and environment steps of the fit.
+            annealing: int64[2], from `Budget.annealing`.
+
+        Gives the first one's rate as a log, `{"learning_rate": rate}`, or nothing.
+        """
+        optimizers = self.optimizers
+        rates = [tf.identity(optimizer.learning_rate.value) for optimizer in optimizers]
+        if rates:
+            done = tf.cast(tf.gather(progress, annealing[1]), tf.float64)
+            fraction = tf.maximum(tf.zeros((), tf.float64), 1.0 - done / tf.cast(annealing[0], tf.float64))
+            if isinstance(self.schedule, OverBudget):
+                fraction = tf.cast(self.schedule(1.0 - fraction), tf.float64)
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            optimizer.learning_rate.assign(tf.cast(tf.cast(rate, tf.float64) * fraction, rate.dtype))
+        yield {"learning_rate": tf.identity(optimizers[0].learning_rate.value)} if optimizers else {}
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            optimizer.learning_rate.assign(rate)
 
 
 def gradients(tape, loss, moves):

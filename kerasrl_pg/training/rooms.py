@@ -10,6 +10,7 @@ class Rooms:
     Attributes:
         actor_critic: The `ActorCritic`; None before the agent is built.
         counters: The agent's `Counters`.
+        clock: The `Clock` that its schedules are read by.
         programs: Its `Programs`.
         actors, noise_programs, reward_carries: Made once, by what they are for.
         episodes: Its `Episodes` on compiled environments.
@@ -18,7 +19,7 @@ class Rooms:
     """
 
     def __init__(self):
-        self.actor_critic = self.counters = self.fit = None
+        self.actor_critic = self.counters = self.clock = self.fit = None
         self.programs = Programs()
         self.actors, self.noise_programs, self.reward_carries = {}, {}, {}
         self.episodes = Episodes()

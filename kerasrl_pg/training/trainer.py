@@ -12,12 +12,13 @@ from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.actor import has_convolutions
 from kerasrl_pg.rollouts.collect import Collector
 from kerasrl_pg.rollouts.evaluate import RESULTS
+from kerasrl_pg.settings import settings
 from kerasrl_pg.training import fitting
 from kerasrl_pg.training.acting import Acting
 from kerasrl_pg.training.compiled import CompiledTraining
 from kerasrl_pg.training.host import HostTraining, Noise
 from kerasrl_pg.training.iteration import Iteration
-from kerasrl_pg.training.optimizers import check_annealing, check_optimizer
+from kerasrl_pg.training.optimizers import Annealing, check_annealing, check_optimizer
 
 
 class Trainer(Acting):
@@ -232,19 +233,26 @@ class Trainer(Acting):
         if self.reward_scaling is not None:
             self.reward_scaling.gamma, self.reward_scaling.clip = self.gamma, self.reward_clip
 
+    def _coefficients(self):
+        """All that may follow a schedule, by name."""
+        mine = {name: getattr(self, name) for name in settings(type(self)) if name != "anneal_learning_rate"}
+        return mine | self.estimator.coefficients()
+
     def _iteration(self, num_envs):
         carry = [] if self.reward_scaling is None else [self.reward_carry(num_envs)]
         variables = [*self.variables, *(variable for optimizer in self.optimizers for variable in optimizer.variables)]
         return Iteration(
             self.train_step,
             self.actor_critic,
-            self.optimizers if self.anneal_learning_rate else [],
+            self._rooms.clock.following(self._coefficients(), self.optimizer),
+            Annealing(self.optimizers if self.anneal_learning_rate else [], self.anneal_learning_rate),
             self._rooms.counters,
             [v.value for v in {id(v): v for v in variables}.values()] + carry,
         )
 
     def _training(self, world, budget, seed):
         """`HostTraining` or `CompiledTraining` in this world."""
+        self._rooms.clock.budget.assign(budget.annealing())
         n, horizon, networks = world.num_envs, self.rollout_horizon(world.env), self.actor_critic
         carry = None if self.reward_scaling is None else self.reward_carry(n)
         if world.compiled:

@@ -53,12 +53,12 @@ def variance_of_credit(filepath, choices=None, episodes=32, samples=2000):
         The measurements: for each process a dictionary by credit.
     """
     choices = BASELINES if choices is None else choices
-    made, axes = style.figure(3, width=4.8)
+    made, axes = style.figure(3, width=5.2)
     lifted, unequal, rare = worlds.garnet(), worlds.unequal(), worlds.rare_loss()
     cases = {
         "Random process, rewards around 1": (lifted, 0.5 * np.random.default_rng(0).normal(size=lifted.shape)),
-        "One choice, usual action 10, rare action 5": (unequal, np.array([[2.197, 0.0]])),  # 90 % and 10 %.
-        "One choice, usual action 1, rare action 0": (rare, np.array([[2.944, 0.0]])),  # 95 % and 5 %.
+        "Usual action 10, rare action 5": (unequal, np.array([[2.197, 0.0]])),  # 90 % and 10 %.
+        "Usual action 1, rare action 0": (rare, np.array([[2.944, 0.0]])),  # 95 % and 5 %.
     }
     results = []
     for one, (title, (mdp, theta)) in zip(axes, cases.items(), strict=True):
@@ -82,12 +82,11 @@ def variance_of_credit(filepath, choices=None, episodes=32, samples=2000):
             one.bar_label(bar, [f" {measured.variance:.2g}"], fontsize=9, padding=4)
         one.invert_yaxis()
         one.margins(x=0.18)
-        one.set(title=title, xlabel=f"variance of the gradient, trace (N = {episodes} episodes)")
+        one.set(title=title, xlabel=f"variance of the gradient (trace), {episodes} episodes")
     caption = (
         "All are unbiased. Left: the less of a return has nothing to do with the action, the less the estimate "
-        "scatters. Middle: weighed by the scores' norms, an average is best. Right: where the return is almost always "
-        "the same and only the rare action's, which has the large score, is none, averages are worse than no baseline "
-        "(the notes' inequality needs correlation)."
+        "scatters. Middle: weighed by the scores' norms, an average is best. Right: where the rare action, which has "
+        "the large score, gives nothing, averages are worse than no baseline (the notes' inequality needs correlation)."
     )
     style.save(made, filepath, "What an action is credited with, and how much the gradient scatters", caption)
     return results

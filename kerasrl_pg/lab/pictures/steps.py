@@ -11,21 +11,8 @@ from kerasrl_pg.lab.gradients import policy_gradient
 from kerasrl_pg.lab.landscape import paths
 from kerasrl_pg.lab.pictures import style, worlds
 from kerasrl_pg.lab.policy import PolicyTable
+from kerasrl_pg.schedules import InverseSquareRoot
 from kerasrl_pg.seeds import restart
-
-
-@keras.saving.register_keras_serializable("kerasrl_pg")
-class InverseRoot(keras.optimizers.schedules.LearningRateSchedule):
-    """η₀ / √t, t counted from 1 (chapter 4.2)."""
-
-    def __init__(self, initial):
-        self.initial = initial
-
-    def __call__(self, step):
-        return self.initial / keras.ops.sqrt(keras.ops.cast(step, "float32") + 1.0)
-
-    def get_config(self):
-        return {"initial": self.initial}
 
 
 def followed(make, env, seeds, marks):
@@ -62,7 +49,7 @@ def step_sizes(filepath, rate=0.5, seeds=20, updates=2048):
     """
     made, axes = style.figure()
     mdp, marks = worlds.between_two_walls(), [2**k for k in range(int(np.log2(updates)) + 1)]
-    rates = {f"constant η = {rate:g}": lambda: rate, f"η = {rate:g} / √t": lambda: InverseRoot(rate)}
+    rates = {f"constant η = {rate:g}": lambda: rate, f"η = {rate:g} / √t": lambda: InverseSquareRoot(rate)}
     results = {}
     for name, each in rates.items():
 
