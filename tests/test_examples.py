@@ -54,6 +54,22 @@ def test_laboratory(run, capsys):
     assert len((EXAMPLES / "laboratory.py").read_text(encoding="utf8").splitlines()) <= 60
 
 
+def test_own_baseline(run, capsys):
+    run("own_baseline", 4)
+    shown = capsys.readouterr().out
+    assert shown.count("the gradient's variance is") == 4 and "LinearBaseline: " in shown
+    assert len((EXAMPLES / "own_baseline.py").read_text(encoding="utf8").splitlines()) <= 60
+
+
+def test_schedules(run, capsys):
+    run("schedules", 2048)
+    shown = capsys.readouterr().out
+    rows = [line.split() for line in shown.splitlines()]
+    rows = [list(map(float, row)) for row in rows[rows.index(next(r for r in rows if "gae_lambda" in r)) + 1 :][:4]]
+    assert [row[2] for row in rows] == sorted((row[2] for row in rows), reverse=True) and rows[0][2] == 0.3
+    assert len((EXAMPLES / "schedules.py").read_text(encoding="utf8").splitlines()) <= 60
+
+
 def test_own_method(run, capsys):
     run("own_method", 512)
     assert "'return'" in capsys.readouterr().out

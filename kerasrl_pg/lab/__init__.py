@@ -9,7 +9,7 @@ from kerasrl_pg.lab.env import MDPEnv
 from kerasrl_pg.lab.exact import MDP, Evaluation
 from kerasrl_pg.lab.gradients import Expectation, fisher, natural_gradient, objective, policy_gradient
 from kerasrl_pg.lab.landscape import Landscape, landscape, paths
-from kerasrl_pg.lab.measure import Measurement, measure, sweep, table
+from kerasrl_pg.lab.measure import Measurement, measure, measure_gradients, sweep, table
 from kerasrl_pg.lab.policy import PolicyTable
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "fisher",
     "landscape",
     "measure",
+    "measure_gradients",
     "natural_gradient",
     "objective",
     "paths",

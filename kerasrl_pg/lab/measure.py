@@ -14,6 +14,7 @@ from kerasrl_pg.checks import check_number, check_whole
 from kerasrl_pg.envs.compiled import CompiledEnv
 from kerasrl_pg.lab.exact import MDP, check_no_masks
 from kerasrl_pg.lab.gradients import Expectation, fisher, solve
+from kerasrl_pg.lab.policy import check_stateless
 from kerasrl_pg.rollouts import compiled
 
 ROWS = 500_000  # Of all rollouts that are played at once: ours, some 20 MB of small observations.
@@ -86,9 +87,7 @@ def measure(agent, env, samples=1000, *, exact=None, natural=False, confidence=0
         A `Measurement`.
 
     Raises:
-        ValueError: If the environment cannot be solved or masks actions, the settings do not fit its rollouts, or an
-            estimate is not finite.
-        TypeError: If `env` is no compiled environment.
+        ValueError: If the environment cannot be solved; and, as TypeErrors, what `measure_gradients` raises.
 
     >>> import keras
     >>> import kerasrl_pg as pg
@@ -99,29 +98,63 @@ def measure(agent, env, samples=1000, *, exact=None, natural=False, confidence=0
     >>> found.unbiased, found.mean.shape
     (True, (8,))
     """
-    check_whole("samples", samples, at_least=2)
     check_number("confidence", confidence, 0.0, 1.0, exclusive=True)
     env, mdp = env if isinstance(env, tuple) else (env, None)
-    if not isinstance(env, CompiledEnv):
-        raise TypeError(f"`env` must be a CompiledEnv, such as envs.TabularMDP. Received: env={env!r}.")
-    check_no_masks(env)
-    agent._assert_compile_called("measure")
-    agent.bind(env.observation_space, env.action_space)
-    rows = agent.rollout_horizon(env)
-    agent.check_rollout(rows, env.num_envs)
+    rows = _check(agent, env, samples)
     mdp = MDP.of(env, agent.gamma) if mdp is None else mdp
     if exact is None:
         expectation = Expectation(agent, mdp, rows)
         exact = expectation.claimed()
         if natural:
             exact = solve(fisher(mdp, agent, expectation.visits), exact, agent.scheduled(agent.damping))
-    estimates = gradients(agent, env, rows, samples, natural, seed)
+    estimates = measure_gradients(agent, env, samples, natural=natural, seed=seed)
+    return summary(estimates, np.asarray(exact, np.float64), confidence)
+
+
+def measure_gradients(agent, env, samples=1000, *, natural=False, seed=0):
+    """The estimates that `measure` judges, of any compiled environment, whether it can be solved or not.
+
+    Args:
+        agent, samples, natural, seed: Of `measure`.
+        env: A `CompiledEnv`.
+
+    Returns:
+        float64 [M, P], upwards, in the unit of J.
+
+    Raises:
+        ValueError: If the agent remembers, actions are masked, the settings do not fit the rollouts, or an estimate is
+            not finite.
+        TypeError: If `env` is no compiled environment.
+
+    >>> import keras
+    >>> import kerasrl_pg as pg
+    >>> agent = pg.REINFORCE(networks=pg.Networks(()), horizon=20, seed=0)
+    >>> agent.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    >>> measure_gradients(agent, pg.envs.CartPole(num_envs=2), samples=3).shape
+    (3, 10)
+    """
+    rows = _check(agent, env, samples)
+    estimates = _estimates(agent, env, rows, samples, natural, seed)
     if not np.isfinite(estimates).all():
         raise ValueError(
             f"`agent` must give gradients that are finite. Received: {agent!r}, of whose {samples} estimates "
             f"{int(np.sum(~np.isfinite(estimates).all(-1)))} are not. Look at its weights and the rewards."
         )
-    return summary(estimates, np.asarray(exact, np.float64), confidence)
+    return estimates
+
+
+def _check(agent, env, samples):
+    """T, rows of a rollout, of an agent that it gets ready; refuses what cannot be measured."""
+    check_whole("samples", samples, at_least=2)
+    if not isinstance(env, CompiledEnv):
+        raise TypeError(f"`env` must be a CompiledEnv, such as envs.TabularMDP. Received: env={env!r}.")
+    check_no_masks(env)
+    agent._assert_compile_called("measure")
+    agent.bind(env.observation_space, env.action_space)
+    check_stateless(agent)
+    rows = agent.rollout_horizon(env)
+    agent.check_rollout(rows, env.num_envs)
+    return rows
 
 
 def summary(estimates, exact, confidence=0.99):
@@ -146,8 +179,7 @@ def summary(estimates, exact, confidence=0.99):
     )
 
 
-def gradients(agent, env, rows, samples, natural=False, seed=0):
-    """M estimates of the gradient, float64 [M, P]; arguments of `measure`, and `rows`, T of a rollout."""
+def _estimates(agent, env, rows, samples, natural, seed):
     together = max(1, min(samples, ROWS // (rows * env.num_envs)))
     agent._take_settings()
     key = "measure", env, rows, together, natural

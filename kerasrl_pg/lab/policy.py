@@ -69,7 +69,7 @@ class PolicyTable:
     def __init__(self, policy, observations):
         self._model = policy.policy if isinstance(policy, Agent) else policy
         if isinstance(policy, Agent):
-            _check_stateless(policy)
+            check_stateless(policy)
         heads = heads_of(self._model)
         if len(heads) != 1 or not hasattr(heads[0], "num_actions"):
             raise ValueError(
@@ -130,7 +130,7 @@ class PolicyTable:
         return np.concatenate([part.numpy().reshape(*part.shape[:2], -1) for part in parts], -1)
 
 
-def _check_stateless(agent):
+def check_stateless(agent):
     """Refuses an agent whose actions depend on more than what it sees now."""
     if agent.actor_critic is None:
         what = ", which is not built. Call `bind` with the environment's spaces, or `fit`"
