@@ -342,7 +342,7 @@ def test_predict_act_and_evaluate_agree():
         (lambda: pg.PPO(target_kl=-1), "`target_kl`"),
         (lambda: pg.PPO(seed=-1), "`seed`"),
         (lambda: pg.PPO(reward_scaling=1.0), "`reward_scaling` must be True or False. Received: reward_scaling=1.0"),
-        (lambda: pg.PPO(anneal_learning_rate="linear"), "`anneal_learning_rate` must be True or False"),
+        (lambda: pg.PPO(anneal_learning_rate="linear"), "`anneal_learning_rate` must be True, False or a"),
         (lambda: pg.REINFORCE(discounted_gradient=0.9), "`discounted_gradient` must be True or False"),
         *(
             (lambda method=method: method(normalize_advantages="minibatch"), "`normalize_advantages` must be True or F")
