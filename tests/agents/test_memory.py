@@ -15,13 +15,13 @@ from kerasrl_pg.models import GRU, History, recall
 from kerasrl_pg.rollouts.records import Inputs, rows_of
 
 NETWORKS = pg.Networks((6,), memory=GRU(5))
-CONSERVATIVE = {"horizon": 8, "minibatch_size": 16, "update_epochs": 2}
+CONSERVATIVE = {"horizon": 6, "minibatch_size": 12, "update_epochs": 2}
 AGENTS = {
     "reinforce": lambda **kw: pg.REINFORCE(horizon=6, **kw),
     "reinforce_value": lambda **kw: pg.REINFORCE(horizon=6, baseline=pg.baselines.ValueFunction(), **kw),
     "a2c": lambda **kw: pg.A2C(horizon=8, **kw),
     "constrained": lambda **kw: pg.ConstrainedGradient(**{**CONSERVATIVE, **kw}),
-    "npg": lambda **kw: pg.NPG(**{**CONSERVATIVE, "fisher_fraction": 0.5, **kw}),
+    "npg": lambda **kw: pg.NPG(**{**CONSERVATIVE, "fisher_fraction": 0.5, "cg_iterations": 3, **kw}),
     "trpo": lambda **kw: pg.TRPO(**{**CONSERVATIVE, **kw}),
     "ppo_penalty": lambda **kw: pg.PPOPenalty(**{**CONSERVATIVE, **kw}),
     "ppo": lambda **kw: pg.PPO(**{**CONSERVATIVE, **kw}),
@@ -131,14 +131,15 @@ SHARED = pg.Networks((6,), memory=History(3), shared=True)
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in vectors()])
 def test_what_is_remembered_is_the_episode_and_nothing_else(make, networks):
     env = make()
-    agent, seen = recorded(env, networks)
+    agent, seen = recorded(env, networks, iterations=3)
     rows, episodes = replayed(agent, seen)
-    assert len(rows) > 40 and episodes > 8
+    assert len(rows) > 30 and episodes > 6
+    valued = [(agent.values(rollout.inputs), agent.values(rollout.next_inputs)) for rollout in seen]
     assert any(not rollout.inputs.starts[0].all() for rollout in seen[1:])  # carried over
     for number, t, n, log_prob, value, following in rows:
         rollout = seen[number]
         assert rollout.log_probs[t, n] == pytest.approx(float(log_prob), abs=1e-5)
-        values, next_values = agent.values(rollout.inputs), agent.values(rollout.next_inputs)
+        values, next_values = valued[number]
         assert float(values[t, n]) == pytest.approx(float(value), abs=1e-5)
         # Of a truncated episode too: after its final observation.
         assert float(next_values[t, n]) == pytest.approx(float(following), abs=1e-5)
@@ -232,14 +233,15 @@ def fitted(name, mode, env=None, iterations=2, **kwargs):
 def test_eager_graph_and_xla_agree(name):
     agents = {mode: fitted(name, mode, sequence_length=2) for mode in MODES}
     weights = {mode: np.concatenate([w.ravel() for w in agent.get_weights()]) for mode, agent in agents.items()}
-    fresh = fitted(name, "graph", iterations=1)
-    assert np.abs(weights["graph"] - np.concatenate([w.ravel() for w in fresh.get_weights()])).max() > 1e-4
+    fresh = AGENTS[name](networks=NETWORKS, seed=3)
+    fresh.bind(Compiled.observation_space, Compiled.action_space)
+    assert np.abs(agents["graph"].policy.get_weights()[0] - fresh.policy.get_weights()[0]).max() > 1e-4
     for mode in ("eager", "xla"):
         np.testing.assert_allclose(weights[mode], weights["graph"], atol=2e-4)
     assert agents["xla"].programs.latest.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", MATRIX)
 def test_every_agent_trains_on_the_host(name):
     agent = fitted(name, "graph", lambda: gym.wrappers.TimeLimit(Episodes(), 6))
     assert agent.evaluate(Episodes, episodes=3)["episodes"] == 3
@@ -248,8 +250,8 @@ def test_every_agent_trains_on_the_host(name):
 
 def test_compiled_episodes_are_saved_with_what_is_remembered(tmp_path):
     env = Compiled(num_envs=4)
-    whole = fitted("ppo", "graph", env, 4)
-    half = fitted("ppo", "graph", env, 2)
+    whole = fitted("a2c", "graph", env, 4)
+    half = fitted("a2c", "graph", env, 2)
     half.save(tmp_path / "half.keras")
     again = keras.models.load_model(tmp_path / "half.keras")
     again.fit(env, epochs=1, steps_per_epoch=2, verbose=0)
