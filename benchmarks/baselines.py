@@ -56,7 +56,7 @@ def measure(name, repeats):
 def report(records):
     none = next(r for r in records if r["case"] == "None")
     lines = [
-        "REINFORCE on the compiled CartPole, 16 x 128 = 2,048 rows an iteration, policy of two layers of 64, one thread,",
+        "REINFORCE on the compiled CartPole, 16 x 128 = 2,048 rows an iteration, policy of 64 x 64, one thread,",
         f"median of {none['repeats']} runs of ten iterations. `.venv/bin/python benchmarks/baselines.py`",
         "",
         "| baseline | ms an iteration | MiB that the peak grows by, compilation included |",
