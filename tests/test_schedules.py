@@ -1,5 +1,6 @@
 """Schedules of the iteration and over the budget: what they give, to which coefficients, where a fit goes on, logs."""
 
+import gymnasium as gym
 import keras
 import numpy as np
 import pytest
@@ -142,6 +143,87 @@ def test_lambda_follows_its_schedule():
     values = agent.values(inputs)
     advantages, _ = pg.estimators.TD0()(rewards, values, values, no, no, ~no, agent.gamma)
     np.testing.assert_allclose(agent.estimate(rollout)[0], advantages, rtol=1e-6)
+
+
+class Deviations(keras.callbacks.Callback):
+    """The σ that each rollout is played with: those of its actions, seen by the environment."""
+
+    unsquash = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        Pushed.actions.clear()
+
+    def on_epoch_end(self, epoch, logs=None):
+        before = Pushed.actions if self.unsquash is None else self.unsquash(np.array(Pushed.actions))
+        self.found = [*getattr(self, "found", []), np.std(before, axis=0)]
+
+
+class Pushed(gym.Env):
+    observation_space, action_space, actions = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Box(-9, 9, (2,)), []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, "float32"), {}
+
+    def step(self, action):
+        Pushed.actions.append(action)
+        return np.zeros(1, "float32"), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("head", [pg.heads.Gaussian, pg.heads.TanhGaussian])
+def test_exploration_noise_follows_its_schedule(head, tmp_path):
+    """σ 0.8, 0.6, 0.4 and 0.2 in the rollouts of four iterations, in what is logged and in the file."""
+    low, high = Pushed.action_space.low, Pushed.action_space.high
+    arguments = (2, low, high) if head is pg.heads.Gaussian else (low, high)
+    inputs = keras.Input((1,))
+    policy = keras.Model(inputs, head(*arguments, std=linear(0.8, 1e-2))(inputs))
+    critic = keras.Model(inputs, pg.heads.NormalValue()(inputs))
+    agent = compiled(pg.A2C(policy, critic, horizon=500, seed=0), keras.optimizers.SGD(0.0))
+    deviations = Deviations()
+    if head is pg.heads.TanhGaussian:
+        deviations.unsquash = lambda actions: np.arctanh(actions / 9.0)
+    arguments = {"epochs": 4, "steps_per_epoch": 1, "num_envs": 1, "verbose": 0}
+    history = agent.fit(Pushed, callbacks=[deviations], **arguments).history
+    expected = np.array([0.8, 0.6025, 0.405, 0.2075])
+    np.testing.assert_allclose(history["std"], expected, rtol=1e-5)
+    np.testing.assert_allclose(deviations.found, np.repeat(expected[:, None], 2, 1), rtol=0.12)
+    assert agent.programs.latest.experimental_get_tracing_count() == 1
+    agent.save(tmp_path / "agent.keras")
+    loaded = keras.models.load_model(tmp_path / "agent.keras")
+    assert isinstance(loaded.head.std, OverBudget)
+    np.testing.assert_allclose(np.exp(loaded.head.log_std), 1e-2, rtol=1e-4)  # What the budget ends with.
+    history = loaded.fit(Pushed, **arguments).history
+    np.testing.assert_allclose(history["std"], expected, rtol=1e-5)
+
+
+def test_exploration_noise_in_compiled_environments_and_in_parts_of_actions():
+    env = pg.envs.Pendulum(num_envs=4)
+    inputs = keras.Input(env.observation_space.shape)
+    head = pg.heads.Gaussian((1,), -2.0, 2.0, std=linear(0.5, 0.1))
+    agent = compiled(pg.PPO(keras.Model(inputs, head(inputs)), keras.Model(inputs, pg.heads.NormalValue()(inputs)),
+                            horizon=8, minibatch_size=32, seed=0))  # fmt: skip
+    history = agent.fit(env, epochs=4, steps_per_epoch=1, verbose=0).history
+    np.testing.assert_allclose(history["std"], [0.5, 0.4, 0.3, 0.2], rtol=1e-5)
+    # Each update's own σ, which its log-probabilities are of.
+    entropies = 0.5 * np.log(2 * np.pi * np.e * np.square(history["std"]))
+    np.testing.assert_allclose(history["entropy"], entropies, rtol=1e-4)
+    both = pg.heads.Composite({"go": pg.heads.Categorical(2), "push": pg.heads.Gaussian(2, std=linear(0.5, 0.1))})
+    assert [*both.scheduled()] == ["std_push"]
+
+
+def test_a_constant_deviation_is_not_trained():
+    head = pg.heads.Gaussian(2, std=0.25)
+    head(tf.zeros((1, 3)))
+    np.testing.assert_allclose(np.exp(head.log_std), 0.25)
+    assert not head.log_std.trainable and head.scheduled() == {}
+    again = pg.heads.Gaussian.from_config(head.get_config())
+    assert again.std == 0.25
+    for wrong in (0.0, 1e-3, 8.0, True, linear(0.5)):
+        with pytest.raises(ValueError, match="`std` must be a"):
+            pg.heads.Gaussian(2, std=wrong)
+    for setting in ({"initial_log_std": -1.0}, {"state_dependent_std": True}):
+        with pytest.raises(ValueError, match="`std` must be None where σ is trained"):
+            pg.heads.Gaussian(2, std=0.5, **setting)
 
 
 def test_learning_rates_are_annealed_by_any_schedule_over_the_budget():

@@ -227,6 +227,9 @@ class Composite(Head):
             pairs += [((key, *path), leaf) for path, leaf in below]
         return pairs
 
+    def scheduled(self):
+        return {f"std_{_name(path)}": leaf for path, leaf in self.leaves() if leaf.scheduled()}
+
     def named(self, actions):
         """The leaves of an action by their names.
 

@@ -6,8 +6,11 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from kerasrl_pg.checks import check_number
 from kerasrl_pg.heads.box import as_config, bounds, clip, event_shape, is_box
 from kerasrl_pg.heads.head import Head, dtype_of, event
+from kerasrl_pg.schedules import is_schedule
+from kerasrl_pg.settings import deserialized, serialize
 
 tfd = tfp.distributions
 
@@ -86,11 +89,13 @@ class Gaussian(Head):
             literature since); True for a log σ that is an output of the network.
         initial_log_std: Log σ at initialisation. 0: σ = 1, as CleanRL's PPO
             (ppo_continuous_action.py).
+        std: None; or σ itself, exploration noise that is set and not trained: a number in [e⁻⁵, e²], or a schedule of
+            such (`kerasrl_pg.schedules`), which each rollout of a fit is played with and which is logged as `std`.
         kernel_initializer: None for the small orthogonal of `Head`.
         **kwargs: `env_dtype` of `Head`, `name` and the rest of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If `initial_log_std` is outside (-5, 2), or `low` is not below `high`.
+        ValueError: If `initial_log_std` is outside (-5, 2), `low` is not below `high`, or σ is to be set and trained.
 
     >>> import tensorflow as tf
     >>> from kerasrl_pg.heads import Gaussian
@@ -110,9 +115,16 @@ class Gaussian(Head):
         state_dependent_std=False,
         initial_log_std=0.0,
         kernel_initializer=None,
+        std=None,
         **kwargs,
     ):
         check_log_std(initial_log_std)
+        check_number("std", std, math.exp(LOG_STD_MIN), math.exp(LOG_STD_MAX), optional=True, schedule=True)
+        if std is not None and (state_dependent_std or initial_log_std != 0.0):
+            raise ValueError(
+                "`std` must be None where σ is trained. "
+                f"Received: std={std!r}, state_dependent_std={state_dependent_std}, initial_log_std={initial_log_std}."
+            )
         shape = event_shape(shape)
         size = math.prod(shape)
         super().__init__(
@@ -126,6 +138,7 @@ class Gaussian(Head):
         self.low, self.high = bounds(low, high, shape)
         self.state_dependent_std = bool(state_dependent_std)
         self.initial_log_std = float(initial_log_std)
+        self.std = std
 
     @classmethod
     def from_space(cls, space, **kwargs):
@@ -136,10 +149,12 @@ class Gaussian(Head):
     def build(self, input_shape):
         super().build(input_shape)
         if not self.state_dependent_std:
+            set_one = None if self.std is None else math.log(self.std(0.0) if is_schedule(self.std) else self.std)
             self.log_std = self.add_weight(
                 shape=(math.prod(self.shape),),
-                initializer=keras.initializers.Constant(self.initial_log_std),
-                constraint=LogStdBounds(),
+                initializer=keras.initializers.Constant(self.initial_log_std if set_one is None else set_one),
+                constraint=LogStdBounds() if set_one is None else None,
+                trainable=set_one is None,
                 name="log_std",
             )
 
@@ -167,9 +182,21 @@ class Gaussian(Head):
     def to_env(self, actions):
         return clip(actions, self.low, self.high, self.env_dtype)
 
+    def scheduled(self):
+        return {"std": self} if is_schedule(self.std) else {}
+
+    def set_std(self, std):
+        """Sets a σ that is not trained, a scalar."""
+        self.log_std.assign(tf.fill(self.log_std.shape, tf.math.log(tf.cast(std, self.log_std.dtype))))
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config(deserialized(config))
+
     def get_config(self):
         return {
             **super().get_config(),
+            **({} if self.std is None else {"std": serialize(self.std)}),
             "shape": self.shape,
             "low": as_config(self.low),
             "high": as_config(self.high),

@@ -266,6 +266,10 @@ class Head(DistributionLayer):
         """
         return {"action": actions}
 
+    def scheduled(self):
+        """Heads, itself or parts of it, whose σ follows a schedule, by the name under which it is logged."""
+        return {}
+
     def take_env_dtype(self, space):
         """Takes over the dtype of a gymnasium space for `to_env`, where nobody has said one."""
         if self.env_dtype is None:

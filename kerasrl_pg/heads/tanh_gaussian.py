@@ -81,7 +81,7 @@ class TanhGaussian(Gaussian):
     Args:
         low, high: Finite bounds, arrays of the action's shape (or broadcast to `shape`).
         shape: Of one action; None for that of `low` and `high`.
-        state_dependent_std, initial_log_std, kernel_initializer, **kwargs: As in `Gaussian`.
+        state_dependent_std, initial_log_std, kernel_initializer, **kwargs: As in `Gaussian`, `std` included.
 
     Raises:
         ValueError: If a bound is infinite, or `low` is not below `high`.

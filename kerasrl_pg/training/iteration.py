@@ -42,6 +42,7 @@ class Iteration(NamedTuple):
         train_step: The method: a function from a `Rollout` of tensors to a dictionary of scalar logs.
         networks: The `ActorCritic`.
         coefficients: Function that gives the present values of what follows a schedule, a dictionary of scalars.
+        set_noise: Function that sets what the next rollout is played with and no update trains.
         annealing: The `Annealing` of the learning rates.
         counters: `Counters`.
         variables: `tf.Variable`s, all that an iteration may change.
@@ -50,6 +51,7 @@ class Iteration(NamedTuple):
     train_step: Callable
     networks: Any
     coefficients: Callable
+    set_noise: Callable
     annealing: Annealing
     counters: Counters
     variables: list
@@ -71,6 +73,7 @@ class Iteration(NamedTuple):
         # After the update, so that the rollout's log-probabilities stay those of the policy that collected it.
         self.networks.update_normalizers(ops.flatten_time(rollout.inputs), tf.reshape(rollout.valid, [-1]))
         self.counters.add(steps_taken)
+        self.set_noise()
         return {name: tf.cast(value, tf.float32) for name, value in {**followed, **logs, **rate}.items()}
 
     def undone_unless_finite(self, attempt):

@@ -236,7 +236,12 @@ class Trainer(Acting):
     def _coefficients(self):
         """All that may follow a schedule, by name."""
         mine = {name: getattr(self, name) for name in settings(type(self)) if name != "anneal_learning_rate"}
-        return mine | self.estimator.coefficients()
+        return mine | self.estimator.coefficients() | {name: head.std for name, head in self.head.scheduled().items()}
+
+    def _set_noise(self):
+        """Gives heads whose σ follows a schedule its present value, for the next rollout."""
+        for head in self.head.scheduled().values():
+            head.set_std(self.scheduled(head.std))
 
     def _iteration(self, num_envs):
         carry = [] if self.reward_scaling is None else [self.reward_carry(num_envs)]
@@ -245,6 +250,7 @@ class Trainer(Acting):
             self.train_step,
             self.actor_critic,
             self._rooms.clock.following(self._coefficients(), self.optimizer),
+            self._set_noise,
             Annealing(self.optimizers if self.anneal_learning_rate else [], self.anneal_learning_rate),
             self._rooms.counters,
             [v.value for v in {id(v): v for v in variables}.values()] + carry,
@@ -253,6 +259,7 @@ class Trainer(Acting):
     def _training(self, world, budget, seed):
         """`HostTraining` or `CompiledTraining` in this world."""
         self._rooms.clock.budget.assign(budget.annealing())
+        self._set_noise()
         n, horizon, networks = world.num_envs, self.rollout_horizon(world.env), self.actor_critic
         carry = None if self.reward_scaling is None else self.reward_carry(n)
         if world.compiled:
