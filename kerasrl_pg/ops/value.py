@@ -86,8 +86,10 @@ def explained_variance(values, returns, valid=None):
     """
     check_same_shape(values=values, returns=returns, valid=valid)
     values, returns = tf.cast(values, tf.float32), tf.cast(returns, tf.float32)
-    factor = tf.minimum(shrinking(values, valid), shrinking(returns, valid))
+    factor = shrinking(tf.maximum(tf.abs(values), tf.abs(returns)), valid)
     values, returns = values * factor, returns * factor
-    _, variance, _ = masked_moments(returns, valid)
-    _, unexplained, _ = masked_moments(returns - values, valid)
+    # Side by side, so that a small rollout's program has half as many sums.
+    valid = tf.ones_like(values, tf.bool) if valid is None else valid
+    _, variances, _ = masked_moments(tf.stack([returns, returns - values], -1), valid)
+    variance, unexplained = tf.unstack(variances)
     return tf.where(variance > 0.0, 1.0 - tf.math.divide_no_nan(unexplained, variance), 0.0)
