@@ -70,6 +70,14 @@ def test_schedules(run, capsys):
     assert len((EXAMPLES / "schedules.py").read_text(encoding="utf8").splitlines()) <= 60
 
 
+def test_policy_classes(run, capsys):
+    run("policy_classes", 32_768)
+    shown = capsys.readouterr().out
+    assert "Tabular: θ [(16, 4)]" in shown and "Linear: θ [(16, 1)]" in shown
+    assert shown.count(", return 1.00") == 3
+    assert shown.count("first cell, move") == 8
+
+
 def test_own_method(run, capsys):
     run("own_method", 512)
     assert "'return'" in capsys.readouterr().out

@@ -251,7 +251,7 @@ def test_what_would_be_measured_against_another_policy_is_refused():
 
 def test_gradients_that_are_not_finite_are_named():
     agent = made(pg.REINFORCE, world(), "tabular")
-    exact = np.zeros(15)
+    exact = np.zeros(12)
     agent.policy.trainable_variables[0].assign(np.full((4, 3), np.nan))
     with pytest.raises(ValueError, match="`agent` must give gradients that are finite. .* 10 estimates 10 are not"):
         lab.measure(agent, world(), samples=10, exact=exact)
