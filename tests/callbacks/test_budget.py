@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrl_pg.callbacks import Budget
-from kerasrl_pg.training.optimizers import annealed
+from kerasrl_pg.training.optimizers import Annealing
 
 
 class FakeAgent:
@@ -32,7 +32,7 @@ class FakeAgent:
                 epochs[-1].append([])
                 for _ in range(budget.iterations(progress)):
                     self.progress.assign(progress)
-                    with annealed(self.optimizers, self.progress.value, tf.constant(budget.annealing(), tf.int64)):
+                    with Annealing(self.optimizers).annealed(self.progress.value, tf.constant(budget.annealing(), tf.int64)):
                         rates.append([float(o.learning_rate) for o in self.optimizers])
                     epochs[-1][-1].append(steps_taken())
                     progress = [progress[0] + 1, progress[1] + epochs[-1][-1][-1]]
@@ -173,6 +173,6 @@ def test_the_rate_is_never_negative():
     agent = FakeAgent(0.5)
     for done, expected in ((0, 0.5), (1, 0.0), (2, 0.0)):
         agent.progress.assign([done, 0])
-        with annealed(agent.optimizers, agent.progress.value, tf.constant([1, 0], tf.int64)):
+        with Annealing(agent.optimizers).annealed(agent.progress.value, tf.constant([1, 0], tf.int64)):
             assert float(agent.optimizers[0].learning_rate) == expected
         assert float(agent.optimizers[0].learning_rate) == 0.5
