@@ -518,6 +518,6 @@ def test_base_class_says_what_is_missing():
 def test_every_family_is_in_this_battery():
     families = {getattr(heads, name) for name in heads.__all__ if isinstance(getattr(heads, name), type)}
     families -= {heads.Head} | {f for f in families if issubclass(f, heads.ValueHead)}
-    families -= {heads.ScoredCategorical}  # A Categorical of features [..., A, p]: tests/heads/test_scored_categorical.
+    families -= {heads.ScoredCategorical}  # Of features [..., A, p]: test_scored_categorical.
     assert families == {type(make(name)) for name in CASES} == set(SPACES)
     assert list(heads.__all__) == sorted(heads.__all__)
