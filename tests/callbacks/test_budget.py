@@ -32,7 +32,8 @@ class FakeAgent:
                 epochs[-1].append([])
                 for _ in range(budget.iterations(progress)):
                     self.progress.assign(progress)
-                    with Annealing(self.optimizers).annealed(self.progress.value, tf.constant(budget.annealing(), tf.int64)):
+                    annealing = tf.constant(budget.annealing(), tf.int64)
+                    with Annealing(self.optimizers).annealed(self.progress.value, annealing):
                         rates.append([float(o.learning_rate) for o in self.optimizers])
                     epochs[-1][-1].append(steps_taken())
                     progress = [progress[0] + 1, progress[1] + epochs[-1][-1][-1]]
