@@ -127,7 +127,8 @@ def check_known(root, kind, unknown, hints=None):
 # What other libraries, and Keras's supervised models, call what this one has; by the name that their users write.
 ELSEWHERE = {
     "activation_fn": "It is `networks=kerasrl_pg.Networks(activation=...)`, of the agent.",
-    "baseline": "The critic is the baseline of this method; other baselines are REINFORCE's.",
+    "baseline": "The critic is the baseline of this method, whose rollouts are no whole episodes; others go with "
+    "REINFORCE, ConstrainedGradient, NPG and TRPO.",
     "batch_size": "It is `minibatch_size`, of the agent, where its method has minibatches.",
     "callback": "It is `callbacks` of `fit`, which takes Keras callbacks.",
     "cg_damping": "It is `damping`, of the agent.",

@@ -6,11 +6,25 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
-from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.divergence import divergence
-from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch
-from kerasrl_pg.checks import check_flag, check_number, check_standardizable, check_whole
+from kerasrl_pg.agents.episodic import Episodic
+from kerasrl_pg.agents.minibatches import check_minibatch_size, for_each_minibatch, length_of_sequences
+from kerasrl_pg.baselines import Baseline
+from kerasrl_pg.checks import check_number, check_standardizable, check_whole
 from kerasrl_pg.settings import Setting
+
+# Of the critic's regression: K and M, Stable-Baselines3-Contrib's TRPO.
+UPDATE_EPOCHS, MINIBATCH_SIZE = 10, 128
+HORIZON = 128  # T with a critic.
+
+
+def check_baseline(name, value):
+    """Refuses what is neither "critic", None, nor a baseline of returns alone."""
+    if not (value is None or value == "critic" or (isinstance(value, Baseline) and not value.needs_critic)):
+        raise TypeError(
+            f'`{name}` must be "critic", None, or one of kerasrl_pg.baselines other than ValueFunction, which the '
+            f"critic is. Received: {name}={value!r}."
+        )
 
 
 class Outcome(NamedTuple):
@@ -22,7 +36,7 @@ class Outcome(NamedTuple):
     entropy: Any  # nats
 
 
-class Conservative(Agent):
+class Conservative(Episodic):
     """Base of the agents whose policy takes one step of a length of its own, computed and not left to an optimizer.
 
     A method implements `policy_step(samples)`. The optimizer given to `compile` moves the critic alone, and
@@ -32,47 +46,93 @@ class Conservative(Agent):
         policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`.
             Layers that policy and critic share belong to the policy: the regression leaves them alone, or it would
             move the policy out of its bound (as Stable-Baselines3-Contrib does).
-        horizon: T. 128: with eight environments the 1024 rows of OpenAI Baselines' trpo_mpi.
-        estimator: None for GAE(λ = 0.95).
+        horizon: T, steps of each environment in one rollout. None for 128, with eight environments the 1024 rows of
+            OpenAI Baselines' trpo_mpi; without a critic None is `episodes` times the environment's own time limit.
+        estimator: None for GAE(λ = 0.95), or without a critic RewardToGo().
+        baseline: "critic", or to do without: None, or one of `kerasrl_pg.baselines`. Rollouts are whole episodes then,
+            as REINFORCE's, and nothing is regressed: Kakade 2001 and the single path of Schulman et al. 2015 (5.1) have
+            no critic.
+        episodes: Without a critic, whole episodes of each environment in a rollout, None for 1.
         entropy_coef: c_H >= 0, weight of the mean entropy in what the step ascends. 0, OpenAI Baselines' trpo_mpi.
-        normalize_advantages: Whether advantages are standardised over the rollout, as OpenAI Baselines does.
+        normalize_advantages: Whether advantages are standardised over the rollout, as OpenAI Baselines does; without a
+            critic less the mean of the other episodes.
         update_epochs: K, passes of the critic's regression over the rollout, at least 1. 10:
             Stable-Baselines3-Contrib's TRPO.
         minibatch_size: M of the regression; T x N must be a multiple. 128, as there.
     """
 
-    horizon = Setting(check_whole)
+    baseline = Setting(check_baseline)
+    episodes = Setting(check_whole, optional=True)
     entropy_coef = Setting(check_number, 0.0, schedule=True)
-    normalize_advantages = Setting(check_flag)
     update_epochs = Setting(check_whole)
     minibatch_size = Setting(check_whole)
+    critics_baseline = '"critic"'
 
     def __init__(
         self,
         policy=None,
         critic=None,
         *,
-        horizon=128,
+        horizon=None,
         estimator=None,
+        baseline="critic",
+        episodes=None,
         entropy_coef=0.0,
         normalize_advantages=True,
-        update_epochs=10,
-        minibatch_size=128,
+        update_epochs=UPDATE_EPOCHS,
+        minibatch_size=MINIBATCH_SIZE,
         **kwargs,
     ):
-        super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.GAE(), **kwargs)
+        super().__init__(
+            policy,
+            critic,
+            horizon=horizon,
+            estimator=estimator or (estimators.GAE() if baseline == "critic" else estimators.RewardToGo()),
+            baseline=baseline,
+            episodes=episodes,
+            normalize_advantages=normalize_advantages,
+            **kwargs,
+        )
         self.entropy_coef = entropy_coef
-        self.normalize_advantages = normalize_advantages
         self.update_epochs = update_epochs
         self.minibatch_size = minibatch_size
 
+    @property
+    def needs_critic(self):
+        return self.baseline == "critic"
+
+    @property
+    def episodes_per_env(self):
+        return None if self.needs_critic else self.episodes or 1
+
+    def rollout_horizon(self, vector_env):
+        return (self.horizon or HORIZON) if self.needs_critic else super().rollout_horizon(vector_env)
+
     def check_settings(self):
         super().check_settings()
-        if self.actor_critic is not None and self.critic.trainable_variables and not self.actor_critic.critic_alone:
+        self._check_regression()
+        networks = self.actor_critic
+        if self.needs_critic and networks and self.critic.trainable_variables and not networks.critic_alone:
             raise ValueError(
                 "`policy` must leave the critic a layer of its own, since shared layers belong to the policy. "
                 "Received: a critic whose layers are all the policy's."
             )
+
+    def _check_regression(self):
+        if self.needs_critic:
+            if self.episodes is not None:
+                raise ValueError(
+                    "`episodes` must be None with a critic, whose rollouts are `horizon` steps. "
+                    f"Received: episodes={self.episodes}. Or take a `baseline` of returns, such as AverageReturn()."
+                )
+            return
+        regression = {"update_epochs": UPDATE_EPOCHS, "minibatch_size": MINIBATCH_SIZE, "anneal_learning_rate": False}
+        for name, default in regression.items():
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"`{name}` must be left out without a critic, whose regression it is for. "
+                    f"Received: {name}={getattr(self, name)!r}, baseline={self.baseline!r}."
+                )
 
     def compile(self, optimizer=None, critic_optimizer=None, **kwargs):
         """Sets how the critic learns, since the policy's step is no optimizer's.
@@ -90,7 +150,17 @@ class Conservative(Agent):
                 f"`optimizer` must be left out with `critic_optimizer`, since the policy of {type(self).__name__} "
                 f"needs none. Received: optimizer={optimizer!r}, critic_optimizer={critic_optimizer!r}. Give one."
             )
-        super().compile(critic_optimizer if optimizer is None else optimizer, None, **kwargs)
+        optimizer = critic_optimizer if optimizer is None else optimizer
+        if optimizer is not None and not self.needs_critic:
+            raise ValueError(
+                f"`optimizer` must be left out, since the policy of {type(self).__name__} needs none, and there is no "
+                f"critic. Received: optimizer={optimizer!r}, baseline={self.baseline!r}."
+            )
+        super().compile(optimizer, None, **kwargs)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return config if self.needs_critic or not config else {**config, "optimizer": None}
 
     def default_optimizer(self):
         """Adam(1e-3) for the critic: Spinning Up's `vf_lr`, OpenAI Baselines' `vf_stepsize` for MuJoCo."""
@@ -98,9 +168,13 @@ class Conservative(Agent):
 
     def moves(self):
         """The optimizer moves the critic alone, but for what it shares with the policy."""
-        return {"critic": (self.optimizer, self.actor_critic.critic_alone)}
+        return {"critic": (self.optimizer, self.actor_critic.critic_alone)} if self.needs_critic else {}
 
     def check_rollout(self, horizon, num_envs):
+        super().check_rollout(horizon, num_envs)
+        if not self.needs_critic:
+            check_trainable(policy=self.policy)
+            return
         check_minibatch_size(self.minibatch_size, horizon, num_envs)
         check_standardizable(horizon * num_envs, "normalize_advantages", self.normalize_advantages)
         check_trainable(policy=self.policy, critic=self.critic)
@@ -108,9 +182,12 @@ class Conservative(Agent):
     # The update
 
     def train_step(self, rollout):
-        """Estimates advantages, takes the policy's step, then regresses the critic on the returns."""
+        """Estimates advantages, takes the policy's step, then regresses the critic, if there is one, on the returns."""
         samples = self.samples(rollout)
         logs = self.policy_step(samples)
+        if not self.needs_critic:
+            finished = (rollout.terminated | rollout.truncated) & rollout.valid
+            return {**logs, "episodes": tf.reduce_sum(tf.cast(finished, tf.float32))}
         rows = samples._replace(old=())
         fitted = for_each_minibatch(
             lambda batch: self.descend(self.critic_loss, batch),
@@ -125,9 +202,16 @@ class Conservative(Agent):
     def credit(self, rollout):
         """As every agent's, but without a floor of the deviation: the step's length is not the advantages' scale."""
         advantages, returns, values = self.estimate(rollout)
+        advantages = self.less_baseline(advantages, rollout)
         if self.normalize_advantages:
-            advantages = ops.standardize(advantages, rollout.valid)
+            mean = None if self.needs_critic else self.mean_of_others(advantages, rollout)
+            advantages = ops.standardize(advantages, rollout.valid, mean)
         return advantages, returns, values
+
+    def length_of_sequences(self, horizon):
+        if self.needs_critic or not self.actor_critic.memories:
+            return super().length_of_sequences(horizon)
+        return length_of_sequences(self.sequence_length, horizon, 0)
 
     def samples(self, rollout):
         """The rows of a rollout, with π_old itself as their `old`."""

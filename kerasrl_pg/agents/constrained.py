@@ -27,15 +27,15 @@ class ConstrainedGradient(Conservative):
         policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`.
         max_squared_norm: ε > 0, or a schedule. 0.01, ours: with two layers of 64 units on
             CartPole-v1 the policy then moves by 0.003 nats an iteration at first, and by 0.03 after 100,000 steps.
-        horizon, estimator, entropy_coef, normalize_advantages, update_epochs, minibatch_size: See `Conservative`; the
-            last two are the critic's.
+        horizon, estimator, baseline, episodes, entropy_coef, normalize_advantages, update_epochs, minibatch_size: See
+            `Conservative`; the last two are the critic's.
 
     `entropy_coef` may be a schedule, too, of the iteration or over the budget (`kerasrl_pg.schedules`).
 
     Logs, after the step: `loss` (minus what the step ascends), `policy_loss` (minus the mean of π/π_old A), `entropy`
     (nats), `kl` (KL(π_old, π) by the estimator (r - 1) - log r, nats), `rejected` (1 where no step was taken, the
     gradient being 0 or something not finite), `critic_loss` (mean over the regression's minibatches),
-    `explained_variance` (of the critic before the update).
+    `explained_variance` (of the critic before the update); without a critic `episodes` (whole trajectories) instead.
 
     Raises:
         ValueError: If a setting is out of range, or `minibatch_size` does not divide T x N (when `fit` knows N).

@@ -49,8 +49,8 @@ class NPG(Conservative):
         kl_estimator: None for the closed form of the head's KL divergence; "sampled" for the estimator
             (r - 1) - log r on the rollout's actions, whose Hessian is the mean of ∇log π ∇log π^T, for heads that have
             no closed form.
-        horizon, estimator, entropy_coef, normalize_advantages, update_epochs, minibatch_size: See `Conservative`; the
-            last two are the critic's.
+        horizon, estimator, baseline, episodes, entropy_coef, normalize_advantages, update_epochs, minibatch_size: See
+            `Conservative`; the last two are the critic's.
 
     `entropy_coef` may be a schedule, too, of the iteration or over the budget (`kerasrl_pg.schedules`). At δ = 0 no
     step is taken; nor where a schedule's damping is 0 and a constant would be refused.
@@ -58,7 +58,8 @@ class NPG(Conservative):
     Logs, after the step: `loss` (minus what the step ascends), `policy_loss` (minus the mean of π/π_old A), `entropy`
     (nats), `kl` (mean KL(π_old || π) by `kl_estimator`, nats), `rejected` (1 where no step was taken, the gradient
     being 0 or something not finite), with conjugate gradient `cg_residual` (‖∇J - (F + cI) d‖ / ‖∇J‖), `critic_loss`
-    (mean over the regression's minibatches), `explained_variance` (of the critic before the update).
+    (mean over the regression's minibatches), `explained_variance` (of the critic before the update); without a critic
+    `episodes` (whole trajectories) instead of these two.
 
     Raises:
         ValueError: If a setting is out of range or contradicts another, the head has no KL divergence and no

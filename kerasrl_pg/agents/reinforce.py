@@ -1,26 +1,17 @@
 """REINFORCE: the policy gradient from whole episodes."""
 
-import gymnasium as gym
 import keras
 import tensorflow as tf
 
 from kerasrl_pg import estimators, ops
-from kerasrl_pg.agents.agent import Agent
+from kerasrl_pg.agents.episodic import Episodic
 from kerasrl_pg.agents.minibatches import for_each_minibatch
-from kerasrl_pg.baselines import Baseline
-from kerasrl_pg.checks import check_flag, check_number, check_whole
-from kerasrl_pg.envs.compiled import CompiledEnv
+from kerasrl_pg.checks import check_flag, check_number
 from kerasrl_pg.settings import Setting
 
 
-def check_baseline(name, value):
-    """Refuses what is neither None nor a baseline."""
-    if value is not None and not isinstance(value, Baseline):
-        raise TypeError(f"`{name}` must be None or one of kerasrl_pg.baselines. Received: {name}={value!r}.")
-
-
 @keras.saving.register_keras_serializable("kerasrl_pg")
-class REINFORCE(Agent):
+class REINFORCE(Episodic):
     """REINFORCE (lecture notes 3.2 and 3.3; chapter 4.3 and 4.4; Williams 1992).
 
     Each iteration, in the notes' words:
@@ -68,10 +59,7 @@ class REINFORCE(Agent):
     [2.0]
     """
 
-    baseline = Setting(check_baseline)
-    episodes = Setting(check_whole)
     discounted_gradient = Setting(check_flag)
-    normalize_advantages = Setting(check_flag)
     entropy_coef = Setting(check_number, 0.0, schedule=True)
 
     def __init__(
@@ -88,11 +76,17 @@ class REINFORCE(Agent):
         entropy_coef=0.0,
         **kwargs,
     ):
-        super().__init__(policy, critic, horizon=horizon, estimator=estimator or estimators.RewardToGo(), **kwargs)
-        self.baseline = baseline
-        self.episodes = episodes
+        super().__init__(
+            policy,
+            critic,
+            horizon=horizon,
+            estimator=estimator or estimators.RewardToGo(),
+            baseline=baseline,
+            episodes=episodes,
+            normalize_advantages=normalize_advantages,
+            **kwargs,
+        )
         self.discounted_gradient = discounted_gradient
-        self.normalize_advantages = normalize_advantages
         self.entropy_coef = entropy_coef
 
     @property
@@ -105,66 +99,18 @@ class REINFORCE(Agent):
 
     def check_settings(self):
         super().check_settings()
-        if not self.needs_critic and not isinstance(self.estimator, (estimators.RewardToGo, estimators.WholeReturn)):
-            raise ValueError(
-                "`estimator` must be RewardToGo() or WholeReturn() without a critic. "
-                f"Received: estimator={self.estimator!r}, baseline={self.baseline!r}. Add baseline=ValueFunction()."
-            )
         if self.discounted_gradient and isinstance(self.estimator, estimators.WholeReturn):
             raise ValueError(
                 "`discounted_gradient` must be False with WholeReturn(), since R^γ(τ) carries γ^t already and would be "
                 "weighed by γ^2t. Received: discounted_gradient=True. Leave it out: the gradient is the discounted one."
             )
-        if self.head is not None and self.needs_critic != (self.critic is not None):
-            raise ValueError(
-                f"`baseline` must {'not ' if self.critic is None else ''}be a ValueFunction of an agent that was built "
-                f"{'without' if self.critic is None else 'with'} a critic. Received: baseline={self.baseline!r}. "
-                "Make a new agent with it."
-            )
-
-        if self.baseline is not None and self.actor_critic is not None:
-            self.baseline.check(self.actor_critic)
-
-    def check_rollout(self, horizon, num_envs):
-        episodes = self.episodes * num_envs
-        if self.baseline is not None and episodes < self.baseline.least_episodes:
-            raise ValueError(
-                f"`baseline` {type(self.baseline).__name__} is the average of the other episodes, and needs at least "
-                f"{self.baseline.least_episodes} in a rollout, episodes x num_envs. Received: {self.episodes} x "
-                f"{num_envs}. Take more of either, or baseline=None or ValueFunction()."
-            )
-        if self.normalize_advantages and episodes < 2:
-            raise ValueError(
-                "`normalize_advantages` must be False with one episode in a rollout, since its own mean would take its "
-                f"gradient away. Received: episodes x num_envs = {self.episodes} x {num_envs}. Take more of either."
-            )
-
-    @property
-    def episodes_per_env(self):
-        return self.episodes
-
-    def rollout_horizon(self, vector_env):
-        if self.horizon is not None:
-            return self.horizon
-        limit = _time_limit(vector_env)
-        if limit is None:
-            raise ValueError(
-                "`horizon` must be given for an environment without a time limit. Received: horizon=None. "
-                "Give the most steps that an iteration's episodes may take, or wrap the environment in "
-                "gymnasium.wrappers.TimeLimit."
-            )
-        return self.episodes * limit
 
     def credit(self, rollout):
         """`(credit, returns, values)`, all [T, N]: R_t - b(s_t) of the class's step 2, weighed as the settings say."""
         credit, returns, values = self.estimate(rollout)
-        if self.baseline is not None:
-            credit -= self.baseline.of(credit, rollout, self.actor_critic)
+        credit = self.less_baseline(credit, rollout)
         if self.normalize_advantages:
-            # Where a baseline is an average of the others already, theirs hold the episode's own return.
-            centred = self.baseline is not None and self.baseline.least_episodes > 1
-            others = 0.0 if centred else ops.average_baseline(credit, rollout.ends, rollout.valid)
-            credit = ops.standardize(credit, rollout.valid, others, returns=returns)
+            credit = ops.standardize(credit, rollout.valid, self.mean_of_others(credit, rollout), returns=returns)
         if self.discounted_gradient:
             credit *= ops.gradient_discount(ops.steps_in_episode(rollout.ends), self.gamma)
         return credit, returns, values
@@ -211,19 +157,3 @@ class REINFORCE(Agent):
             logs["critic_loss"] = steps["critic_loss"]
             logs.update(self.explained(samples))
         return logs
-
-
-def _time_limit(vector_env):
-    """The environment's own limit of steps in an episode, or None."""
-    if isinstance(vector_env, CompiledEnv):
-        return vector_env.max_episode_steps
-    for env in (*getattr(vector_env, "envs", ())[:1], vector_env):
-        while env is not None:
-            spec = getattr(env, "spec", None)  # EnvPool keeps the limit in `spec.config`.
-            for holder in (spec, getattr(spec, "config", None)):
-                if getattr(holder, "max_episode_steps", None):
-                    return int(holder.max_episode_steps)
-            if isinstance(env, gym.wrappers.TimeLimit):
-                return int(env._max_episode_steps)
-            env = getattr(env, "env", None)
-    return None

@@ -32,8 +32,8 @@ class TRPO(NPG):
         backtrack_ratio: ρ in (0, 1), by which it is shortened each time. 0.8, as there; the notes halve.
         max_kl, cg_iterations, damping, fisher_fraction, kl_estimator: See `NPG`. The line search sees all rows,
             and the KL divergence that `kl_estimator` names; that of `GaussianMixture` is an upper bound.
-        horizon, estimator, entropy_coef, normalize_advantages, update_epochs, minibatch_size: See `Conservative`; the
-            last two are the critic's. With `entropy_coef`, surrogate + c_H entropy has to improve.
+        horizon, estimator, baseline, episodes, entropy_coef, normalize_advantages, update_epochs, minibatch_size: See
+            `Conservative`; the last two are the critic's. With `entropy_coef`, surrogate + c_H entropy has to improve.
 
     `max_kl`, `damping` and `entropy_coef` may be schedules (`kerasrl_pg.schedules`); at δ = 0 no step is taken.
 
@@ -42,7 +42,7 @@ class TRPO(NPG):
     good, the gradient was 0, or something not finite), with line search `step_fraction` (the fraction taken, 0 where
     none was) and `backtracks` (how many were refused), with conjugate gradient `cg_residual`
     (‖∇J - (F + cI) d‖ / ‖∇J‖), `critic_loss` (mean over the regression's minibatches), `explained_variance` (of the
-    critic before the update).
+    critic before the update); without a critic `episodes` (whole trajectories) instead of these two.
 
     Raises:
         ValueError: If a setting is out of range or contradicts another, the head has no KL divergence and no

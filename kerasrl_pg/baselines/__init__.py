@@ -1,4 +1,5 @@
-"""Baselines b(s_t) that REINFORCE subtracts from its returns (lecture notes 3.3; chapter 4.4)."""
+"""Baselines b(s_t) that are subtracted from returns (lecture notes 3.3; chapter 4.4): by REINFORCE, and by the
+conservative steps where they do without a critic."""
 
 import keras
 import tensorflow as tf
@@ -48,6 +49,10 @@ class Baseline:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+    def __repr__(self):
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")

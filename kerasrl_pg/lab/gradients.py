@@ -3,6 +3,7 @@
 import numpy as np
 
 from kerasrl_pg import estimators
+from kerasrl_pg.agents.reinforce import REINFORCE
 from kerasrl_pg.lab.policy import table_of
 
 
@@ -96,7 +97,8 @@ class Expectation:
         rows: T, of a rollout; of whole episodes those of one.
 
     Attributes:
-        episodic: Whether the estimate is for each episode (REINFORCE); else it is the mean over rows.
+        episodic: Whether rollouts are whole episodes. REINFORCE's estimate is for each of them; all others are the mean
+            over rows, and where episodes differ in length this is what they tend to with their number.
         weights: float64 [T, H, S], how often the t-th row is the k-th step of an episode and in s, times what the
             agent weighs it by.
 
@@ -137,7 +139,7 @@ class Expectation:
     def _discounts(self):
         whole = isinstance(self._agent.estimator, estimators.WholeReturn)
         weighed = whole or getattr(self._agent, "discounted_gradient", False)
-        scale = 1.0 if self.episodic else 1.0 / self._rows
+        scale = 1.0 if isinstance(self._agent, REINFORCE) else 1.0 / self._visits().sum()
         return scale * (self._agent.gamma if weighed else 1.0) ** np.arange(self._limit)
 
     def _left(self):
