@@ -25,6 +25,20 @@ def pytest_addoption(parser):
     parser.addoption("--xla", action="store_true", help="compile with XLA wherever a user's run would")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Of a test with `quick(*ids)`, the cases that are not among them are slow."""
+    missing = {}
+    for item in items:
+        for mark in item.iter_markers("quick"):
+            if item.callspec.id not in mark.args:
+                item.add_marker(pytest.mark.slow)
+            names = missing.setdefault(item.nodeid.split("[")[0], {*mark.args})
+            names.discard(item.callspec.id)
+    if any(missing.values()) and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"`quick` must name cases that there are. Received: {missing}.")
+
+
 @pytest.fixture(autouse=True)
 def what_is_not_about_xla_is_compiled_without(request, monkeypatch):
     """XLA takes seconds to compile what most tests run for milliseconds; `jit_compile=True` stays what it is."""

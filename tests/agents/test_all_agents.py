@@ -116,6 +116,7 @@ def test_an_unknown_argument_is_named(name, unknown, hint):
         ("trpo", "float64"),
     ],
 )
+@pytest.mark.quick("a2c-float32", "reinforce_value-float32", "trpo-float64")
 def test_regularizers_of_the_weights_are_part_of_the_loss(name, dtype, bandit):
     """So strong ones pull the weights to 0 that would hardly move."""
     norms = {}
@@ -214,6 +215,16 @@ def test_one_trace_over_fits_and_budgets(trained, walk):
         for s in SPACES
         if n in ("a2c", "ppo", "trpo") or s in ("discrete", "box")
     ],
+)
+@pytest.mark.quick(
+    "a2c-box",
+    "ppo-discrete",
+    "ppo-multi_discrete",
+    "ppo-multi_binary",
+    "ppo-box",
+    "npg-box",
+    "trpo-discrete",
+    "reinforce_value-box",
 )
 def test_learns_a_bandit_on_every_action_space(name, space, bandit):
     env = bandit(SPACES[space])
@@ -352,6 +363,7 @@ class Snapshots(keras.callbacks.Callback):
     ("name", "mode"),
     [*((name, {}) for name in MAKERS), ("ppo", {"jit_compile": True}), ("ppo", {"run_eagerly": True})],
 )
+@pytest.mark.quick("a2c-mode0", "ppo_penalty-mode4", "trpo-mode5", "reinforce_value-mode7", "ppo-mode8")
 def test_an_update_that_is_not_finite_is_undone_and_named(name, mode):
     """Weights, optimizers, statistics, counters and random state: all as after the last finished update."""
     agent = MAKERS[name](horizon=8)

@@ -101,6 +101,7 @@ def test_continuous_actions_too(method, head):
 
 
 @pytest.mark.parametrize("name", ["a2c", "trpo", *(pytest.param(n, marks=slow) for n in ("reinforce_value", "ppo"))])
+@pytest.mark.quick("trpo")
 def test_eager_graph_and_xla_agree(name):
     """Every agent's update is compared on the host; here, the ways to collect."""
     settings = [{"jit_compile": True}, {"jit_compile": False}]
@@ -113,6 +114,7 @@ def test_eager_graph_and_xla_agree(name):
 
 
 @one_of_each_family
+@pytest.mark.quick("ppo", "reinforce_value")
 def test_one_trace_over_fits_budgets_and_equal_environments(name):
     agent = fitted(name, compile_kwargs={"steps_per_execution": 2})
     agent.fit(Road(), total_steps=400, epochs=2, verbose=0)
@@ -132,6 +134,7 @@ def test_one_trace_over_fits_budgets_and_equal_environments(name):
         *(pytest.param(name, 3, marks=slow) for name in ("ppo_penalty", "reinforce_value", "trpo")),
     ],
 )
+@pytest.mark.quick("ppo-1")
 def test_a_saved_run_goes_on_bit_for_bit(name, at, tmp_path):
     """Saved in the middle of an epoch, with a falling learning rate and scaled rewards; every agent is on the host."""
     kwargs = {"anneal_learning_rate": True, "reward_scaling": True}
@@ -216,6 +219,7 @@ def test_a_second_fit_goes_on_with_the_episodes_and_a_seed_starts_anew():
 @pytest.mark.parametrize(
     "name", ["a2c", "ppo", "reinforce_value", *(pytest.param(name, marks=slow) for name in ("reinforce", "trpo"))]
 )
+@pytest.mark.quick("ppo", "reinforce_value")
 def test_it_learns_the_road_and_its_policy_does_on_the_host(name):
     kwargs = {"horizon": 12, "episodes": 1} if name.startswith("reinforce") else {"entropy_coef": 0.0}
     if name == "reinforce":

@@ -125,6 +125,7 @@ def test_a_step_that_is_not_finite_is_not_taken(name, xla):
 
 
 @every_method
+@pytest.mark.quick("constrained", "npg")
 def test_rows_that_are_no_transitions_are_no_data(name):
     ends = np.arange(32).reshape(16, 2) % 5 == 4  # Cut up, or values would leak over the gaps.
     results = []
@@ -168,6 +169,7 @@ def test_regression_leaves_shared_layers_to_the_policy(name):
 
 
 @every_method
+@pytest.mark.quick("constrained")
 def test_advantages_are_standardized_only_where_asked(name):
     """Rewards about 10 leave a mean in the surrogate, which standardized ones have not."""
     data = rollout(np.random.default_rng(7))

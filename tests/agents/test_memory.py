@@ -129,6 +129,7 @@ SHARED = pg.Networks((6,), memory=History(3), shared=True)
 
 @pytest.mark.parametrize("networks", [NETWORKS, SHARED], ids=["gru", "shared"])
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in vectors()])
+@pytest.mark.quick("sync-gru", "next step-gru", "same step-shared", "async-shared", "compiled-gru")
 def test_what_is_remembered_is_the_episode_and_nothing_else(make, networks):
     env = make()
     agent, seen = recorded(env, networks, iterations=3)
@@ -148,6 +149,7 @@ def test_what_is_remembered_is_the_episode_and_nothing_else(make, networks):
 
 
 @pytest.mark.parametrize("length", [1, 2, 4, 8])
+@pytest.mark.quick("1", "4")
 def test_the_ratio_is_one_before_the_first_step(length):
     logs = {}
 
@@ -230,6 +232,7 @@ def fitted(name, mode, env=None, iterations=2, **kwargs):
 
 
 @pytest.mark.parametrize("name", MATRIX)
+@pytest.mark.quick("ppo")
 def test_eager_graph_and_xla_agree(name):
     agents = {mode: fitted(name, mode, sequence_length=2) for mode in MODES}
     weights = {mode: np.concatenate([w.ravel() for w in agent.get_weights()]) for mode, agent in agents.items()}
@@ -296,6 +299,7 @@ class Masked(Compiled):
 
 
 @pytest.mark.parametrize("name", ["ppo", "trpo"])
+@pytest.mark.quick("trpo")
 def test_masked_and_recurrent_together(name):
     agent = AGENTS[name](networks=NETWORKS, seed=0)
     agent.compile(jit_compile=False)

@@ -69,6 +69,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", HEADS)
+@pytest.mark.quick("categorical", "gaussian_state_std", "beta")
 def test_step_has_the_divergence_asked_for(name):
     """½ d^T F d = δ, and what is left out is of third order, and small without hidden layers."""
     inputs = keras.Input((3,))
@@ -87,6 +88,7 @@ def test_step_has_the_divergence_asked_for(name):
     ("head", "mode"),
     [("categorical", "graph"), ("categorical", "xla"), ("categorical", "eager"), ("gaussian", "graph")],
 )
+@pytest.mark.quick("categorical-graph", "gaussian-graph", "categorical-xla")
 def test_conjugate_gradient_steps_as_the_exact_inverse(head, mode):
     steps = []
     for iterations in (100, None):

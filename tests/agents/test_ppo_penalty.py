@@ -66,6 +66,7 @@ def test_multiplier_is_saved(walk, tmp_path):
 
 
 @pytest.mark.parametrize("head", HEADS)
+@pytest.mark.quick("multi_categorical", "tanh_gaussian", "mixture")
 def test_every_minibatch_meets_its_own_rows_of_the_old_policy(head, bandit):
     """At learning rate 0 the divergence is 0 in every row, up to rounding, and its price is, too."""
     kind, space = HEADS[head]

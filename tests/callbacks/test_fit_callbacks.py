@@ -99,6 +99,7 @@ TOTAL, SHARES = {"total_steps": 330, "epochs": 5}, {"epochs": 5, "steps_per_epoc
         pytest.param("compiled", 3, SHARES, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.quick("host-3-budget1", "compiled-3-budget3")
 def test_a_restored_fit_never_exceeds_its_budget(walk, tmp_path, kind, per_execution, budget):
     env = walk if kind == "host" else pg.envs.CartPole(num_envs=4)
     agent = tiny()

@@ -197,6 +197,7 @@ def test_config_round_trip(name):
 
 
 @one_of_each
+@pytest.mark.quick("multi_categorical", "gaussian", "beta", "mixture", "composite")
 def test_eager_graph_and_xla_agree(name):
     head = make(name)
     old, new, noise, actions = drawn(head)

@@ -183,6 +183,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize(("layer", "jit"), [*((layer, False) for layer in LAYERS), ("gru", True), ("normalised", True)])
+@pytest.mark.quick("convolution-False", "normalised-True")
 def test_any_keras_model_inside_a_loop(layer, jit):
     """The products are made from outside's intermediate results, also through a recurrent layer's own loop."""
     make, shape = LAYERS[layer]

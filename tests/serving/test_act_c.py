@@ -77,6 +77,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.quick("box", "discrete_int64")
 def test_gives_the_saved_models_actions(act, tmp_path, case):
     shape, choose = CASES[case]
     model = export_toy(tmp_path / "1", shape, choose)
@@ -98,6 +99,7 @@ def test_gives_the_saved_models_actions(act, tmp_path, case):
 
 
 @pytest.mark.parametrize("head", [pg.heads.Gaussian, pg.heads.TanhGaussian, pg.heads.Beta])
+@pytest.mark.quick("TanhGaussian")
 def test_gives_a_trained_agents_actions(act, tmp_path, head):
     """Normaliser and action bounds included: Pendulum's torques lie in [-2, 2]."""
     networks = pg.Networks((16,), normalize_observations=True, head=head)
