@@ -26,6 +26,7 @@ def make_agent(seed, scaled=False, **kwargs):
 
 
 @pytest.mark.parametrize("kind", ["compiled", "host"])
+@pytest.mark.quick("compiled")
 def test_each_run_is_what_its_seed_alone_would_have_given(kind, tmp_path):
     env, budget = (CARTPOLE, BUDGET) if kind == "compiled" else ("CartPole-v1", {**BUDGET, "num_envs": 4})
     agents = []
@@ -63,6 +64,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name, once", [("head", True), ("critic_head", False), ("activation", True)])
+@pytest.mark.quick("head-True", "critic_head-False")
 def test_each_run_is_its_seeds_alone_with_layers_given_in_the_settings(name, once):
     kept = LAYERS[name]()
 

@@ -129,18 +129,20 @@ class Acting(refusals.Refusals, Saved):
         """Function from whether the environments give action masks to the `Actor`."""
 
         def choose(masked):
-            self._note_masks(masked)
+            self._note_masks(masked, learning)
             return self.actor(num_envs, deterministic, masked, learning)
 
         return choose
 
-    def _note_masks(self, given):
-        """Remembers that an environment gives action masks beside its observations; refuses one that must and does not.
+    def _note_masks(self, given, learning=True):
+        """Refuses an environment that must give action masks and does not, and remembers of one that is learnt in
+        whether it gives them beside its observations.
 
         Args:
             given: Whether it gives masks, there or in a leaf.
+            learning: Whether it is learnt in; to be judged in one that gives masks binds an agent to nothing.
         """
-        if given and self.actor_critic.mask_key is None:
+        if learning and given and self.actor_critic.mask_key is None:
             vars(self)["action_masks"] = "info"
         elif not given and self.action_masks == "info":
             raise ValueError(

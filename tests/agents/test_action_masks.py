@@ -295,7 +295,9 @@ def test_masks_that_come_and_go_between_environments():
     once = {"num_envs": 2, "epochs": 1, "steps_per_epoch": 1, "verbose": 0}
     agent = made("a2c")
     agent.fit(Free, **once)
+    assert agent.evaluate(Forbidding, episodes=2)["length"] == Forbidding.length  # Obeyed, and nothing learnt of it.
     assert agent.action_masks is None
+    agent.fit(Free, **once)
     agent.fit(Forbidding, **once)
     assert agent.action_masks == "info"
     for play in (lambda: agent.fit(Free, **once), lambda: agent.evaluate(Free, episodes=2)):

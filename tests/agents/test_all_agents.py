@@ -149,6 +149,7 @@ def test_regularizers_of_the_weights_are_part_of_the_loss(name, dtype, bandit):
         ("trpo", "mixed_float16"),
     ],
 )
+@pytest.mark.quick("a2c-mixed_bfloat16", "ppo_penalty-float64", "trpo-mixed_float16")
 def test_precisions_learn_alike(name, policy, walk, tmp_path):
     """As far as float32 moves the weights, which loss scaling must not change; and all of it can be saved."""
     moved, before = {}, keras.config.dtype_policy()

@@ -233,7 +233,7 @@ def test_weights_constraints_hold_after_the_step():
         ("entropy_coef", -0.1),
         ("update_epochs", 0),
         ("minibatch_size", 0),
-        ("horizon", None),
+        ("horizon", 0),
     ],
 )
 def test_refused_at_construction_by_name(setting, value):

@@ -88,8 +88,8 @@ def recorded(env, networks=NETWORKS, iterations=4, horizon=7):
 
 
 def replayed(agent, seen):
-    """For each valid row, the log-probability of its action and the values of it and of what follows, each from the
-    observations of its episode's steps so far, one after the other; and how many episodes there were."""
+    """For each valid row, the log-probability of its action and the values of it and of what follows, from one run over
+    its whole episode's observations, begun with nothing remembered; and how many episodes there were."""
     networks, rows, episodes = agent.actor_critic, [], 0
 
     def call(observations):
@@ -100,19 +100,21 @@ def replayed(agent, seen):
         return recall(lambda: run(x), networks.memories, memory, starts, len(x))[0]
 
     for n in range(seen[0].valid.shape[1]):
-        episode = []
-        for number, rollout in enumerate(seen):
-            for t in range(len(rollout.valid)):
-                if not rollout.valid[t, n]:
-                    continue
-                episode.append(rollout.inputs.observations[t, n])
-                outputs = call(episode)
-                following = call([*episode, rollout.next_inputs.observations[t, n]])["value"].mean()[-1]
-                actions = np.zeros(len(episode), "int32") + rollout.actions[t, n]
-                log_prob = outputs["policy"].log_prob(actions)[-1]
-                rows.append((number, t, n, log_prob, outputs["value"].mean()[-1], following))
-                if rollout.terminated[t, n] or rollout.truncated[t, n]:
-                    episode, episodes = [], episodes + 1
+        steps = [(k, t) for k, rollout in enumerate(seen) for t in range(len(rollout.valid)) if rollout.valid[t, n]]
+        ends = [i for i, (k, t) in enumerate(steps) if seen[k].terminated[t, n] or seen[k].truncated[t, n]]
+        episodes += len(ends)
+        for first, last in zip([0, *(i + 1 for i in ends)], [*ends, len(steps) - 1], strict=True):
+            episode = steps[first : last + 1]
+            if not episode:
+                continue
+            observations = [seen[k].inputs.observations[t, n] for k, t in episode]
+            followers = [seen[k].next_inputs.observations[t, n] for k, t in episode]
+            assert np.array_equal(observations[1:], followers[:-1])
+            outputs = call([*observations, followers[-1]])
+            values = outputs["value"].mean()
+            actions = np.array([seen[k].actions[t, n] for k, t in episode] + [0], "int32")
+            log_probs = outputs["policy"].log_prob(actions)
+            rows += [(k, t, n, log_probs[i], values[i], values[i + 1]) for i, (k, t) in enumerate(episode)]
     return rows, episodes
 
 

@@ -88,7 +88,7 @@ def test_step_has_the_divergence_asked_for(name):
     ("head", "mode"),
     [("categorical", "graph"), ("categorical", "xla"), ("categorical", "eager"), ("gaussian", "graph")],
 )
-@pytest.mark.quick("categorical-graph", "gaussian-graph", "categorical-xla")
+@pytest.mark.quick("categorical-graph", "gaussian-graph")
 def test_conjugate_gradient_steps_as_the_exact_inverse(head, mode):
     steps = []
     for iterations in (100, None):
@@ -149,6 +149,7 @@ def angle(a, b):
 
 
 @pytest.mark.parametrize("iterations", [None, 40])
+@pytest.mark.quick("40")
 def test_natural_gradient_does_not_see_the_parametrisation(iterations):
     rng = np.random.default_rng(3)
     kernel, matrix = rng.normal(size=(3, 3)), rng.normal(size=(3, 3)) * [[3.0], [1.0], [0.3]]
