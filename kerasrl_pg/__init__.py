@@ -33,6 +33,7 @@ _check_backend()
 from kerasrl_pg import (  # noqa: E402
     baselines,
     callbacks,
+    data,
     envs,
     estimators,
     heads,
@@ -51,7 +52,9 @@ from kerasrl_pg.agents import (  # noqa: E402
     REINFORCE,
     TRPO,
     Agent,
+    BehaviorCloning,
     ConstrainedGradient,
+    ImportanceSampling,
     PPOPenalty,
 )
 from kerasrl_pg.models import Networks  # noqa: E402
@@ -62,7 +65,9 @@ __version__ = "0.1.0"
 __all__ = [
     "A2C",
     "Agent",
+    "BehaviorCloning",
     "ConstrainedGradient",
+    "ImportanceSampling",
     "NPG",
     "Networks",
     "PPO",
@@ -72,6 +77,7 @@ __all__ = [
     "TRPO",
     "baselines",
     "callbacks",
+    "data",
     "envs",
     "estimators",
     "fit_seeds",

@@ -66,7 +66,7 @@ def test_settings_that_contradict_the_networks_are_refused_at_every_fit(walk):
 def test_a_baseline_cannot_bring_a_critic_later(walk):
     agent = pg.REINFORCE(networks=pg.Networks((4,)), seed=0)
     agent.bind(gym.spaces.Discrete(5), gym.spaces.Discrete(2))
-    with pytest.raises(ValueError, match=r"`baseline` must not be ValueFunction\(\) of an agent that was built without"):
+    with pytest.raises(ValueError, match=r"`baseline` must not be ValueFunction\(\) of an agent that was built"):
         agent.baseline = pg.baselines.ValueFunction()
     agent.baseline = pg.baselines.AverageReturn()
 

@@ -93,6 +93,7 @@ class Agent(Trainer):
     needs_critic = True
     differentiates_twice = False  # Whether a gradient is differentiated once more, as for the Fisher matrix.
     alternates = False  # Whether the method descends policy and critic by turns, so that each needs its own optimizer.
+    learns_from_stored = False  # Whether `fit` takes a dataset in place of an environment.
     episodes_per_env = None  # Whole episodes of each environment in a rollout, for methods that need them.
     normalize_advantages = False  # True or "batch": `credit` standardises them over the rollout.
     known = ("policy", "critic", "networks", "reward_scaling", "name")  # Arguments that are no settings.

@@ -108,12 +108,15 @@ class REINFORCE(Episodic):
     def credit(self, rollout):
         """`(credit, returns, values)`, all [T, N]: R_t - b(s_t) of the class's step 2, weighed as the settings say."""
         credit, returns, values = self.estimate(rollout)
-        credit = self.less_baseline(credit, rollout)
+        return self.finished(self.less_baseline(credit, rollout), returns, rollout), returns, values
+
+    def finished(self, credit, returns, rollout):
+        """The credit [T, N], standardised and discounted as the settings say."""
         if self.normalize_advantages:
             credit = ops.standardize(credit, rollout.valid, self.mean_of_others(credit, rollout), returns=returns)
         if self.discounted_gradient:
             credit *= ops.gradient_discount(ops.steps_in_episode(rollout.ends), self.gamma)
-        return credit, returns, values
+        return credit
 
     def samples(self, rollout):
         """The rows of the rollout's trajectories, and how many these are."""

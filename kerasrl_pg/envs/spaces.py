@@ -135,6 +135,25 @@ class ObservationSpec:
         """Zeroed storage for observations with the leading sizes `batch`."""
         return self.map(lambda spec: np.zeros((*batch, *spec.shape), spec.dtype.as_numpy_dtype))
 
+    def nested(self, arrays):
+        """What `flatten` took these arrays from, as far as they tell: nested as the space, in its own dtypes.
+
+        Args:
+            arrays: Of this spec, with any leading sizes; texts with one.
+        """
+        if self.single:
+            return self._leaves["observation"].original(arrays)
+
+        def build(space, path):
+            parts = _parts(space, "observation_space", path)
+            if parts is None:
+                name = next(name for name, leaf in self._leaves.items() if leaf.path == path)
+                return self._leaves[name].original(arrays[name])
+            built = {key: build(part, (*path, key)) for key, part in parts}
+            return tuple(built.values()) if isinstance(space, gym.spaces.Tuple) else built
+
+        return build(self.space, ())
+
     def place(self, name):
         """Where a leaf stands in the observation space, as Python writes it."""
         return f"observation_space{place(self._leaves[name].path)}"
@@ -246,6 +265,13 @@ class _Leaf:
             return np.asarray(part)
         texts = np.asarray(part)
         return self.read(texts.reshape(-1), texts.size, lambda row: "").reshape(*texts.shape, *self.shape)
+
+    def original(self, array):
+        """What `array` took it from, in the space's dtype."""
+        if self.characters is None:
+            return array.astype(self.space.dtype)
+        letters = ["", *self.characters]
+        return np.array(["".join(letters[number] for number in row) for row in array])
 
     def _read_texts(self, values, count, where):
         """int32 [count, max_length], of texts."""

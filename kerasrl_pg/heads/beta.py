@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.heads.box import clip, finite_bounds, is_box, rescale
+from kerasrl_pg.heads.box import clip, finite_bounds, is_box, rescale, unit_interval
 from kerasrl_pg.heads.head import Head, dtype_of, event
 from kerasrl_pg.ops import random
 
@@ -240,6 +240,9 @@ class Beta(Head):
 
     def to_env(self, actions):
         return clip(rescale(actions, self.low, self.high), self.low, self.high, self.env_dtype)
+
+    def from_env(self, actions):
+        return unit_interval(actions, self.low, self.high)
 
     def get_config(self):
         return {

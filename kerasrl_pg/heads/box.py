@@ -70,6 +70,13 @@ def rescale(x, low, high):
     return 2.0 * (low + tf.cast(x, tf.float32) * (high - low))
 
 
+def unit_interval(actions, low, high):
+    """x strictly inside (0, 1), by at least 1e-6, for `rescale` to give these actions."""
+    # By halves, as there.
+    x = (tf.cast(actions, tf.float32) / 2 - low / 2) / (high / 2 - low / 2)
+    return tf.clip_by_value(x, 1e-6, 1.0 - 1e-6)
+
+
 def clip(actions, low, high, dtype):
     """`actions` inside [low, high] as `dtype`, None for float32; finite, and inside after the cast, too."""
     dtype = dtype or "float32"

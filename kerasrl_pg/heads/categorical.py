@@ -157,6 +157,9 @@ class Categorical(Head):
     def to_env(self, actions):
         return tf.cast(tf.cast(actions, tf.int64) + self.start, self.env_dtype or "int64")
 
+    def from_env(self, actions):
+        return tf.cast(tf.cast(actions, tf.int64) - self.start, self.action_dtype)
+
     def get_config(self):
         return {**super().get_config(), "num_actions": self.num_actions, "start": self.start}
 
@@ -296,6 +299,9 @@ class MultiCategorical(Head):
 
     def to_env(self, actions):
         return tf.cast(tf.cast(actions, tf.int64) + self.start, self.env_dtype or "int64")
+
+    def from_env(self, actions):
+        return tf.cast(tf.cast(actions, tf.int64) - self.start, self.action_dtype)
 
     def get_config(self):
         return {

@@ -304,6 +304,9 @@ class Composite(Head):
     def to_env(self, actions):
         return self._nest([part.to_env(actions[key]) for key, part in self._items()])
 
+    def from_env(self, actions):
+        return self._nest([part.from_env(actions[key]) for key, part in self._items()])
+
     def _masked_items(self, masks):
         """The parts that take masks with their keys, and their parts of `masks`."""
         if self.mask_shape is None:

@@ -295,6 +295,14 @@ class Head(DistributionLayer):
         """Raw actions to what the environment accepts; the same numbers unless a head says more."""
         return tf.cast(tf.convert_to_tensor(actions, self.action_dtype), self.env_dtype or self.action_dtype)
 
+    def from_env(self, actions):
+        """Raw actions [..., *action_shape] that `to_env` takes to these: for actions that others have stored.
+
+        Where several lead to one, as to the bounds that a Gaussian is cut off at, the nearest; and strictly inside the
+        bounds where a density is 0 or infinite on them.
+        """
+        return tf.cast(tf.convert_to_tensor(actions), self.action_dtype)
+
     def mask(self, distribution, masks):
         """The distribution over what is allowed: its probabilities of all else 0, the others renormalised.
 

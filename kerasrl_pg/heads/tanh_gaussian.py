@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.heads.box import clip, finite_bounds, is_box, rescale
+from kerasrl_pg.heads.box import clip, finite_bounds, is_box, rescale, unit_interval
 from kerasrl_pg.heads.gaussian import Gaussian, Normal
 from kerasrl_pg.heads.head import dtype_of
 
@@ -121,3 +121,6 @@ class TanhGaussian(Gaussian):
     def to_env(self, actions):
         inside = rescale(0.5 * (tf.tanh(actions) + 1.0), self.low, self.high)
         return clip(inside, self.low, self.high, self.env_dtype)
+
+    def from_env(self, actions):
+        return tf.atanh(2.0 * unit_interval(actions, self.low, self.high) - 1.0)

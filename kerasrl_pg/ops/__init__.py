@@ -2,6 +2,14 @@
 
 from kerasrl_pg.ops import random
 from kerasrl_pg.ops.baseline import average_baseline, time_dependent_baseline
+from kerasrl_pg.ops.importance import (
+    doubly_robust_returns,
+    effective_sample_size,
+    excursion_returns,
+    importance_weights,
+    self_normalized,
+    weighted_rewards_to_go,
+)
 from kerasrl_pg.ops.monitoring import clip_fraction, entropy_estimate, kl_k1, kl_k2, kl_k3
 from kerasrl_pg.ops.parameterisations import compatible_features, linear_softmax_score
 from kerasrl_pg.ops.policy_gradient import (
@@ -64,8 +72,11 @@ __all__ = [
     "count_trajectories",
     "discounted_accumulator",
     "discounted_sum",
+    "doubly_robust_returns",
+    "effective_sample_size",
     "entropy_estimate",
     "episode_ends",
+    "excursion_returns",
     "explained_variance",
     "explicit_fisher",
     "fisher_vector_product",
@@ -75,6 +86,7 @@ __all__ = [
     "gradient_discount",
     "importance_objective",
     "importance_ratio",
+    "importance_weights",
     "kl_k1",
     "kl_k2",
     "kl_k3",
@@ -92,6 +104,7 @@ __all__ = [
     "rewards_to_go",
     "scale_rewards",
     "score_function_objective",
+    "self_normalized",
     "solve_fisher",
     "split_parameters",
     "squared_error",
@@ -101,5 +114,6 @@ __all__ = [
     "td_errors",
     "time_dependent_baseline",
     "trajectory_totals",
+    "weighted_rewards_to_go",
     "whole_returns",
 ]

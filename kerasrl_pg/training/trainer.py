@@ -13,7 +13,7 @@ from kerasrl_pg.rollouts.actor import has_convolutions
 from kerasrl_pg.rollouts.collect import Collector
 from kerasrl_pg.rollouts.evaluate import RESULTS
 from kerasrl_pg.settings import settings
-from kerasrl_pg.training import fitting
+from kerasrl_pg.training import fitting, stored
 from kerasrl_pg.training.acting import Acting
 from kerasrl_pg.training.compiled import CompiledTraining
 from kerasrl_pg.training.host import HostTraining, Noise
@@ -185,7 +185,7 @@ class Trainer(Acting):
         self._assert_compile_called("fit")
         callbacks, verbose = as_list(callbacks), 1 if verbose == "auto" else verbose
         fitting.check_arguments(callbacks, total_steps, epochs, initial_epoch, resume)
-        with fitting.opened(env, num_envs) as world:
+        with self._opened(env, num_envs) as world:
             budget = self._begin(world, total_steps, epochs, steps_per_epoch)
             initial_epoch = self._first_epoch(budget, initial_epoch, resume)
             if validation_env is not None:
@@ -206,6 +206,12 @@ class Trainer(Acting):
                 finally:
                     self._rooms.fit = self._initial_epoch = None
 
+    def _opened(self, env, num_envs):
+        if self.learns_from_stored:
+            return stored.opened(env, num_envs, self.episodes)
+        stored.refuse(env, self)
+        return fitting.opened(env, num_envs)
+
     def _begin(self, world, total_steps, epochs, steps_per_epoch):
         """Gets the agent ready for a world; the fit's `Budget`."""
         self.bind(world.observation_space, world.action_space)
@@ -217,6 +223,8 @@ class Trainer(Acting):
                 optimizer.learning_rate = rate
         self._unannealed_learning_rates = None
         whole, executions = self.episodes_per_env is not None, self._iterations_per_execution
+        if self.learns_from_stored and total_steps is None and steps_per_epoch is None:
+            steps_per_epoch = world.env.batches
         return Budget(horizon * world.num_envs, total_steps, epochs, steps_per_epoch, whole, executions)
 
     def _first_epoch(self, budget, initial_epoch, resume):
@@ -261,6 +269,10 @@ class Trainer(Acting):
         self._rooms.clock.budget.assign(budget.annealing())
         self._set_noise()
         n, horizon, networks = world.num_envs, self.rollout_horizon(world.env), self.actor_critic
+        if self.learns_from_stored:
+            self._note_masks(world.env.trajectories.gives_masks(networks))
+            reader = stored.Reader(world.env.trajectories, networks, self.needs_log_probs, n, self.seed)
+            return HostTraining(reader, reader, self._iteration(n), self.program, budget.annealing())
         carry = None if self.reward_scaling is None else self.reward_carry(n)
         if world.compiled:
             check_contract(world.env)

@@ -13,6 +13,7 @@ MODULES = [
     f"kerasrl_pg.{name}"
     for name in (
         "ops.baseline",
+        "ops.importance",
         "ops.monitoring",
         "ops.parameterisations",
         "ops.policy_gradient",

@@ -1,0 +1,43 @@
+"""What methods share that learn from stored trajectories and play nothing."""
+
+from kerasrl_pg.agents.agent import Agent
+from kerasrl_pg.checks import check_whole
+from kerasrl_pg.envs.compiled import CompiledEnv
+from kerasrl_pg.settings import Setting
+
+
+class FromStored(Agent):
+    """Base of the agents whose `fit` takes a dataset in place of an environment.
+
+    An iteration learns from `episodes` stored ones, a pass over all of them, in an order drawn from the agent's seed,
+    after the other; what is left of the last batch of a pass begins the next. `total_steps`, `env_steps` and
+    `steps_per_second` count stored steps. `epochs` alone is a number of passes.
+
+    Args:
+        episodes: Stored episodes of an iteration, at least 1.
+    """
+
+    learns_from_stored = True
+    needs_log_probs = False  # Whether the method must know with which probability actions were taken.
+
+    episodes = Setting(check_whole)
+
+    def check_settings(self):
+        super().check_settings()
+        for name in ("horizon", "sequence_length"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"`{name}` must be left out, since an iteration learns from whole stored episodes. "
+                    f"Received: {name}={getattr(self, name)}."
+                )
+
+    @property
+    def episodes_per_env(self):
+        return 1
+
+    def rollout_horizon(self, env):
+        """T: of the longest stored episode; in the laboratory the environment's time limit."""
+        return env.max_episode_steps if isinstance(env, CompiledEnv) else env.longest
+
+    def length_of_sequences(self, horizon):
+        return horizon if self.actor_critic.memories else 1

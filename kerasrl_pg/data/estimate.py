@@ -1,0 +1,141 @@
+"""What a policy would return, from what others did: no environment is played (chapter 4.3)."""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from kerasrl_pg import ops
+from kerasrl_pg.checks import check_choice, check_number, check_whole
+from kerasrl_pg.data.trajectories import Trajectories, log_probs_of
+
+METHODS = ("weighted_per_decision", "weighted", "per_decision", "trajectory", "doubly_robust")
+
+
+class Estimate(NamedTuple):
+    """A policy's estimated return.
+
+    Args:
+        value: The estimate of J, in the unit of rewards.
+        interval: `(low, high)`, its confidence interval.
+        effective_sample_size: How many episodes of its own would say as much; the confidence is not to be trusted where
+            it is a few.
+        episodes: N, of the dataset.
+    """
+
+    value: float
+    interval: tuple
+    effective_sample_size: float
+    episodes: int
+
+
+def estimate_return(
+    agent, dataset, method="weighted_per_decision", *, gamma=1.0, confidence=0.95, behavior=None, batch_size=64
+):
+    """Estimates J(π) of an agent's sampled policy from stored episodes of another.
+
+    | method | estimate, ρ the ratio of all actions, ρ_t that up to step t | |
+    | --- | --- | --- |
+    | "trajectory" | 1/N Σ_i ρ^i R^i | unbiased |
+    | "per_decision" | 1/N Σ_i Σ_t γ^t ρ^i_t r^i_t | unbiased |
+    | "weighted" | Σ_i ρ^i R^i / Σ_i ρ^i | biased by order 1/N, bounded |
+    | "weighted_per_decision" | Σ_t γ^t Σ_i ρ^i_t r^i_t / Σ_i ρ^i_t | biased by order 1/N |
+    | "doubly_robust" | of `ops.doubly_robust_returns`, with the agent's critic | unbiased |
+
+    The interval is that of a mean of N independent terms, of the linearised one where weights are normalised, with the
+    quantile of Student's distribution for the effective sample size.
+
+    Args:
+        agent: A built agent.
+        dataset: A dataset's id, `minari.MinariDataset`, or `Trajectories`.
+        method: See above. "weighted_per_decision", ours, because it is the one that stays near the truth where few
+            episodes count.
+        gamma: γ in [0, 1]. 1: what `evaluate` returns.
+        confidence: Of the interval, in (0, 1).
+        behavior: Of `Trajectories`.
+        batch_size: Episodes that are in memory at once.
+
+    Returns:
+        An `Estimate`.
+
+    Raises:
+        ValueError: If the agent is not built, the spaces differ, or an episode does not hold what is needed; see
+            `Trajectories`.
+
+    Source: Precup, Sutton and Singh 2000, "Eligibility traces for off-policy policy evaluation"; Jiang and Li 2016
+    (arXiv 1511.03722); Owen 2013, chapter 9, for the intervals.
+
+    >>> import os, tempfile
+    >>> os.environ["MINARI_DATASETS_PATH"] = tempfile.mkdtemp()
+    >>> import kerasrl_pg as pg
+    >>> agent = pg.A2C(seed=0)
+    >>> dataset = pg.data.record(agent, "CartPole-v1", "cartpole/random-v0", episodes=20)
+    >>> found = estimate_return(agent, dataset)  # Of itself: the mean of what it did.
+    >>> bool(abs(found.value - np.mean([sum(episode.rewards) for episode in dataset])) < 1e-3)
+    True
+    >>> found.effective_sample_size
+    20.0
+    """
+    check_choice("method", method, METHODS)
+    check_number("gamma", gamma, 0.0, 1.0)
+    check_number("confidence", confidence, 0.0, 1.0, exclusive=True)
+    check_whole("batch_size", batch_size)
+    agent._assert_built("estimate_return")
+    if method == "doubly_robust" and agent.critic is None:
+        raise ValueError(
+            '`method` must be another than "doubly_robust" of an agent without a critic. '
+            f'Received: agent={agent!r}. Take "per_decision".'
+        )
+    if not isinstance(dataset, Trajectories):
+        dataset = Trajectories(dataset, behavior)
+    terms, weights, value = _terms(agent, dataset, method, gamma, batch_size)
+    size = float(ops.effective_sample_size(weights))
+    error = np.sqrt(np.mean((terms - value) ** 2) / max(len(terms) - 1, 1))
+    quantile = float(tfp.distributions.StudentT(max(size - 1.0, 1.0), 0.0, 1.0).quantile(0.5 + confidence / 2))
+    return Estimate(float(value), (float(value - quantile * error), float(value + quantile * error)), size, len(terms))
+
+
+def _terms(agent, dataset, method, gamma, batch_size):
+    """`(terms [N], weights [N], value)`: independent terms whose mean the value is, or is in first order."""
+    networks, horizon = agent.actor_critic, dataset.longest
+    dataset.check_spaces(networks)
+
+    @tf.function
+    def judged(rollout):
+        log_probs = log_probs_of(networks, rollout.inputs, rollout.actions)
+        log_ratios = tf.where(rollout.valid, log_probs - rollout.log_probs, 0.0)
+        robust = ()
+        if method == "doubly_robust":
+            values = agent.values(rollout.inputs), agent.values(rollout.next_inputs)
+            robust = ops.doubly_robust_returns(
+                rollout.rewards, *values, log_ratios, rollout.terminated, rollout.valid, gamma
+            )
+        per_decision = method in ("per_decision", "weighted_per_decision", "doubly_robust")
+        no = tf.zeros_like(log_ratios)
+        return ops.importance_weights(log_ratios, no, rollout.valid, per_decision), robust
+
+    found, numbers = [], np.arange(len(dataset))
+    for first in range(0, len(numbers), batch_size):
+        some = numbers[first : first + batch_size]
+        padded = np.resize(some, min(batch_size, len(numbers)))  # One shape, one program.
+        rollout = dataset.rollout(padded, networks, horizon=horizon)
+        count = len(some)
+        weights, robust = tf.nest.map_structure(lambda x, n=count: x.numpy()[..., :n], judged(rollout))
+        found.append((weights.astype(np.float64), rollout.rewards[:, :count].astype(np.float64), robust))
+    weights, rewards = (np.concatenate([part[i] for part in found], 1) for i in (0, 1))
+    discounted = gamma ** np.arange(horizon)[:, None] * rewards
+    if method == "doubly_robust":
+        terms = np.concatenate([part[2] for part in found]).astype(np.float64)
+        return terms, weights[-1], terms.mean()
+    if method in ("trajectory", "per_decision"):
+        terms = (weights * discounted).sum(0)
+        return terms, weights[-1], terms.mean()
+    means = weights.mean(1, keepdims=True)
+    shares = np.divide(weights, means, out=np.zeros_like(weights), where=means > 0.0)
+    by_step = (shares * discounted).mean(1, keepdims=True)
+    value = by_step.sum()
+    if method == "weighted":
+        total = discounted.sum(0)
+        return value + shares[-1] * (total - value), weights[-1], value
+    return value + (shares * (discounted - by_step)).sum(0), weights[-1], value

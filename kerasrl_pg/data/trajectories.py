@@ -1,0 +1,272 @@
+"""Stored episodes as rollouts, read from the disk as they are needed, and judged."""
+
+import numpy as np
+import tensorflow as tf
+
+from kerasrl_pg.data.minari import minari
+from kerasrl_pg.envs.spaces import check_same_space
+from kerasrl_pg.rollouts.records import Inputs, Rollout, rows_of
+
+
+class Trajectories:
+    """Episodes of a Minari dataset.
+
+    They stay on the disk: what is kept in memory is how long each is.
+
+    Args:
+        dataset: The id of a dataset that is on this machine, or a `minari.MinariDataset`, such as a part of one that
+            `filter_episodes` gives.
+        behavior: Who acted, where the dataset does not say with which probability: a built agent, such as a
+            `BehaviorCloning` that was fitted to the same episodes. None for the log-probabilities in the dataset.
+
+    Attributes:
+        observation_space, action_space: Of the dataset.
+        lengths: int [episodes], steps of each.
+
+    Raises:
+        ImportError: If Minari is missing.
+        ValueError: If there is no such dataset, or it holds no episodes.
+        TypeError: If `dataset` is something else, or `behavior` no built agent.
+
+    >>> Trajectories("no/such-v0")
+    Traceback (most recent call last):
+    ...
+    ValueError: `dataset` must be the id of a dataset on this machine. Received: 'no/such-v0', which is not in ...
+    """
+
+    def __init__(self, dataset, behavior=None):
+        self.dataset = _opened(dataset)
+        self.behavior = behavior
+        if behavior is not None and getattr(behavior, "actor_critic", None) is None:
+            raise TypeError(
+                "`behavior` must be a built agent, or None for the log-probabilities in the dataset. "
+                f"Received: behavior={behavior!r}."
+            )
+        self.observation_space, self.action_space = self.dataset.observation_space, self.dataset.action_space
+        told = self.dataset.storage.get_episode_metadata(self.dataset.episode_indices)
+        self.lengths = np.array([int(episode["total_steps"]) for episode in told])
+        if not len(self.lengths) or not self.lengths.all():
+            raise ValueError(
+                "`dataset` must hold episodes of at least one step. "
+                f"Received: {self.dataset.spec.dataset_id!r}, of lengths {self.lengths.tolist()[:10]}."
+            )
+        self._programs = {}
+
+    def __len__(self):
+        return len(self.lengths)
+
+    @property
+    def total_steps(self):
+        """Steps of all episodes."""
+        return int(self.lengths.sum())
+
+    @property
+    def longest(self):
+        """Steps of the longest episode."""
+        return int(self.lengths.max())
+
+    def check_spaces(self, networks):
+        """Refuses episodes of other spaces than an `ActorCritic`'s."""
+        check_same_space("dataset", networks.observation_space, self.observation_space)
+        check_same_space("dataset", networks.action_space, self.action_space, bounds=True)
+
+    def gives_masks(self, networks):
+        """Whether the episodes say which actions were allowed, in infos or in a leaf of the observations."""
+        return networks.mask_key is not None or "action_mask" in (self.dataset[0].infos or {})
+
+    def rollout(self, numbers, networks, log_probs=True, horizon=None):
+        """Some of the episodes, side by side.
+
+        Args:
+            numbers: Which, whole numbers below `len(self)`.
+            networks: The `ActorCritic` that they are for.
+            log_probs: Whether those of who acted are needed; else they are 0.
+            horizon: T, rows; None for the longest of all episodes.
+
+        Returns:
+            A `Rollout` of NumPy arrays [T, N, ...], an episode in each column from its first row on.
+
+        Raises:
+            ValueError: If an episode holds NaN, infinity, actions outside of their space, or not what is needed; the
+                sentence names the episode and the step.
+        """
+        horizon, n, spec, head = horizon or self.longest, len(numbers), networks.spec, networks.head
+        shape, masked = (horizon, n), self.gives_masks(networks)
+        observations, following = spec.empty(*shape), spec.empty(*shape)
+        actions = tf.nest.map_structure(
+            lambda x: np.zeros((*shape, *x.shape), x.dtype.as_numpy_dtype), head.action_spec
+        )
+        masks = np.ones((*shape, *head.mask_shape), bool) if masked else ()
+        floats = {name: np.zeros(shape, np.float32) for name in ("rewards", "log_probs")}
+        flags = {name: np.zeros(shape, bool) for name in ("terminated", "truncated", "valid")}
+        for column, number in enumerate(numbers):
+            episode = _Episode(self.dataset, int(number), networks)
+            length = episode.length
+            rows = slice(0, length), column
+            read = episode.observations()
+            spec.map(lambda _, to, x, rows=rows: to.__setitem__(rows, x[:-1]), observations, read)
+            spec.map(lambda _, to, x, rows=rows: to.__setitem__(rows, x[1:]), following, read)
+            for to, x in zip(tf.nest.flatten(actions), tf.nest.flatten(episode.actions()), strict=True):
+                to[rows] = x
+            floats["rewards"][rows] = episode.rewards()
+            if log_probs and self.behavior is None:
+                floats["log_probs"][rows] = episode.log_probs()
+            if masked:
+                masks[rows] = episode.masks(spec.map(lambda _, x: x[:-1], read))
+            flags["terminated"][rows], flags["truncated"][rows], flags["valid"][rows] = episode.ends()
+        memory = networks.memory_size
+        starts = np.broadcast_to((np.arange(horizon) == 0)[:, None], shape).copy() if memory else ()
+        remembered = np.zeros((*shape, memory), np.float32) if memory else ()
+        rollout = Rollout(
+            Inputs(observations, masks, starts, remembered),
+            actions,
+            next_inputs=Inputs(following, memory=remembered),
+            **floats,
+            **flags,
+        )
+        if log_probs and self.behavior is not None:
+            rollout = rollout._replace(log_probs=self._estimated(rollout, numbers))
+        return rollout
+
+    def _estimated(self, rollout, numbers):
+        """log β [T, N] of `behavior`."""
+        networks, key = self.behavior.actor_critic, rollout.rewards.shape
+        if key not in self._programs:
+            self._programs[key] = tf.function(lambda inputs, actions: log_probs_of(networks, inputs, actions))
+        found = self._programs[key](rollout.inputs, rollout.actions).numpy()
+        bad = ~(found > -1e8) & rollout.valid  # What is masked has -1e9.
+        if bad.any():
+            t, column = np.argwhere(bad)[0]
+            raise ValueError(
+                "`behavior` must be able to have acted so. Received: an action of log-probability "
+                f"{found[t, column]} in step {t} of episode {numbers[column]}. Fit it to these episodes."
+            )
+        return np.where(rollout.valid, found, 0.0).astype(np.float32)
+
+
+def log_probs_of(networks, inputs, actions):
+    """log π(a|s) [T, N] of a rollout's actions, of columns that begin with an episode's first step."""
+    horizon = tf.nest.flatten(inputs.observations)[0].shape[0]
+    nest = tf.nest.map_structure(tf.convert_to_tensor, (inputs, actions))
+    rows, taken = rows_of(nest, horizon if networks.memories else 1)
+    if networks.memories:
+        rows = rows._replace(memory=rows.memory[::horizon])
+    log_probs = networks.distribution(rows).log_prob(taken)
+    if networks.memories:
+        return tf.transpose(tf.reshape(log_probs, [-1, horizon]))
+    return tf.reshape(log_probs, [horizon, -1])
+
+
+class _Episode:
+    """One stored episode, and the sentences for what is wrong in it."""
+
+    def __init__(self, dataset, number, networks):
+        self._number, self._spec, self._head = number, networks.spec, networks.head
+        self._mask_key = networks.mask_key
+        self._space = networks.action_space
+        self._data = dataset[number]
+        self.length = len(self._data.rewards)
+
+    def _where(self, step):
+        return f"in step {step} of episode {self._number}"
+
+    def observations(self):
+        """Arrays [length + 1, ...] of the spec."""
+        data = self._data.observations
+        arrays = self._spec.read(data, self.length + 1, lambda row: "" if row is None else self._where(row))
+        self._spec.check_finite(arrays, self._where)
+        return arrays
+
+    def rewards(self):
+        rewards = np.asarray(self._data.rewards, np.float64)
+        bad = ~(np.abs(rewards) <= np.finfo(np.float32).max)
+        if bad.any():
+            step = int(bad.argmax())
+            raise ValueError(f"`rewards` must be finite. Received: {rewards[step]} {self._where(step)}.")
+        return rewards
+
+    def ends(self):
+        """Terminated, truncated and valid, [length] each; an episode that breaks off is truncated."""
+        terminated, truncated = np.asarray(self._data.terminations, bool), np.asarray(self._data.truncations, bool)
+        early = (terminated | truncated)[:-1]
+        if early.any():
+            raise ValueError(
+                f"An episode must end with its last step. Received: an end {self._where(int(early.argmax()))}, which "
+                f"has {self.length}."
+            )
+        truncated = truncated.copy()
+        truncated[-1] |= not terminated[-1]
+        return terminated, truncated, np.ones(self.length, bool)
+
+    def actions(self):
+        """Raw actions [length, ...]: those that were stored so, or what the head makes of the environment's."""
+        raw = (self._data.infos or {}).get("raw_action")
+        if raw is not None:
+            return _packed(self._head.action_spec, raw, self.length)
+        self._check_inside()
+        return tf.nest.map_structure(lambda x: x.numpy(), self._head.from_env(self._data.actions))
+
+    def _check_inside(self):
+        for step in range(self.length):
+            action = tf.nest.map_structure(lambda x, step=step: x[step], self._data.actions)
+            if not self._space.contains(action):
+                raise ValueError(f"`actions` must be in {self._space}. Received: {action} {self._where(step)}.")
+
+    def log_probs(self):
+        stored = (self._data.infos or {}).get("log_prob")
+        if stored is None:
+            raise ValueError(
+                "The dataset must say with which log-probabilities its actions were taken, as infos['log_prob'], or "
+                f"`behavior` who acted. Received: none in episode {self._number}. Fit a BehaviorCloning to it, and "
+                "give Trajectories(dataset, behavior=...)."
+            )
+        log_probs = np.asarray(stored, np.float64)[: self.length]
+        bad = ~np.isfinite(log_probs)
+        if bad.any() or len(log_probs) < self.length:
+            step = int(bad.argmax()) if bad.any() else len(log_probs)
+            raise ValueError(
+                f"infos['log_prob'] must be finite. Received: {log_probs[step] if bad.any() else 'none'} "
+                f"{self._where(step)}."
+            )
+        return log_probs
+
+    def masks(self, observations):
+        """bool [length, *mask_shape]."""
+        if self._mask_key is not None:
+            return (observations[self._mask_key] > 0).reshape(-1, *self._head.mask_shape)
+        stored = (self._data.infos or {}).get("action_mask")
+        if stored is None:
+            raise ValueError(
+                "The dataset must hold infos['action_mask'], since action_masks='info' of the agent. "
+                f"Received: none in episode {self._number}."
+            )
+        return np.asarray(stored)[: self.length].reshape(-1, *self._head.mask_shape) > 0
+
+
+def _packed(spec, raw, length):
+    """Raw actions [length, ...] nested as `spec`; Minari gives dictionaries back for tuples."""
+    if isinstance(spec, dict):
+        return {key: _packed(part, raw[key], length) for key, part in spec.items()}
+    if isinstance(spec, tuple):
+        return tuple(_packed(part, raw[f"_index_{i}"], length) for i, part in enumerate(spec))
+    return np.asarray(raw)[:length].astype(spec.dtype.as_numpy_dtype)
+
+
+def _opened(dataset):
+    minari_ = minari()
+    if isinstance(dataset, minari_.MinariDataset):
+        return dataset
+    if not isinstance(dataset, str):
+        raise TypeError(
+            "`dataset` must be the id of a Minari dataset, a MinariDataset, or `data.Trajectories`. "
+            f"Received: dataset={dataset!r}."
+        )
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    path = get_dataset_path(dataset)
+    if not (path / "data" / "metadata.json").is_file():
+        raise ValueError(
+            f"`dataset` must be the id of a dataset on this machine. Received: {dataset!r}, which is not in "
+            f"{get_dataset_path()}. `data.record` makes one."
+        )
+    return minari_.load_dataset(dataset)
