@@ -7,6 +7,7 @@ BOX2D = ["gymnasium[box2d]"]
 ENVPOOL = ["envpool>=1.2,<1.3"]
 ATARI = ["ale-py"]
 MINIGRID = ["minigrid>=3.2,<4"]
+MINARI = ["minari[hdf5]>=0.5.3,<0.6"]
 SERVING = ["tensorflow-serving-api>=2.21,<2.22"]
 LITERT = ["ai-edge-litert>=2.3,<3"]  # acting from Python; else TensorFlow's deprecated tf.lite
 PLOT = ["matplotlib"]
@@ -42,6 +43,7 @@ setup(
         "envpool": ENVPOOL,
         "atari": ATARI,
         "minigrid": MINIGRID,
+        "minari": MINARI,
         "serving": SERVING,
         "litert": LITERT,
         "plot": PLOT,
@@ -49,7 +51,7 @@ setup(
         "tuner": TUNER,
         "test": TEST,
         "dev": TEST,
-        "all": MUJOCO + BOX2D + ENVPOOL + ATARI + MINIGRID + SERVING + LITERT + PLOT + LAB + TUNER + TEST,
+        "all": MUJOCO + BOX2D + ENVPOOL + ATARI + MINIGRID + MINARI + SERVING + LITERT + PLOT + LAB + TUNER + TEST,
     },
     entry_points={"console_scripts": ["kerasrl-pg=kerasrl_pg.cli:main"]},
 )

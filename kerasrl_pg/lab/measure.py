@@ -64,7 +64,7 @@ class Measurement(NamedTuple):
         return bool((np.abs(self.mean - exact) <= self.interval).all())
 
 
-def measure(agent, env, samples=1000, *, exact=None, natural=False, confidence=0.99, seed=0):
+def measure(agent, env, samples=1000, *, exact=None, natural=False, behavior=None, confidence=0.99, seed=0):
     """Measures the gradient that `train_step` would apply, over many independent rollouts.
 
     Each rollout is the one that `fit` would collect, T steps of `env.num_envs` environments, but that all of them begin
@@ -80,6 +80,8 @@ def measure(agent, env, samples=1000, *, exact=None, natural=False, confidence=0
             `Expectation.claimed`. Whatever else its loss holds, such as an entropy bonus, standardised advantages,
             scaled or clipped rewards, or, on shared layers, the critic's loss, counts as bias.
         natural: Of `NPG` and `TRPO`: measure (F + cI)⁻¹ ∇J, both estimated from the rollout, in place of ∇J.
+        behavior: A built agent that plays the rollouts, for methods that learn from what another did; None for the
+            agent itself.
         confidence: Of the interval, over all components together.
         seed: Of the rollouts.
 
@@ -107,15 +109,15 @@ def measure(agent, env, samples=1000, *, exact=None, natural=False, confidence=0
         exact = expectation.claimed()
         if natural:
             exact = solve(fisher(mdp, agent, expectation.visits), exact, agent.scheduled(agent.damping))
-    estimates = measure_gradients(agent, env, samples, natural=natural, seed=seed)
+    estimates = measure_gradients(agent, env, samples, natural=natural, behavior=behavior, seed=seed)
     return summary(estimates, np.asarray(exact, np.float64), confidence)
 
 
-def measure_gradients(agent, env, samples=1000, *, natural=False, seed=0):
+def measure_gradients(agent, env, samples=1000, *, natural=False, behavior=None, seed=0):
     """The estimates that `measure` judges, of any compiled environment, whether it can be solved or not.
 
     Args:
-        agent, samples, natural, seed: Of `measure`.
+        agent, samples, natural, behavior, seed: Of `measure`.
         env: A `CompiledEnv`.
 
     Returns:
@@ -134,7 +136,7 @@ def measure_gradients(agent, env, samples=1000, *, natural=False, seed=0):
     (3, 10)
     """
     rows = _check(agent, env, samples)
-    estimates = _estimates(agent, env, rows, samples, natural, seed)
+    estimates = _estimates(agent, env, rows, samples, natural, behavior or agent, seed)
     if not np.isfinite(estimates).all():
         raise ValueError(
             f"`agent` must give gradients that are finite. Received: {agent!r}, of whose {samples} estimates "
@@ -179,17 +181,17 @@ def summary(estimates, exact, confidence=0.99):
     )
 
 
-def _estimates(agent, env, rows, samples, natural, seed):
+def _estimates(agent, env, rows, samples, natural, player, seed):
     together = max(1, min(samples, ROWS // (rows * env.num_envs)))
     agent._take_settings()
-    key = "measure", env, rows, together, natural
-    program, _ = agent.program(key, lambda: (_program(agent, env, rows, together, natural), []))
+    key = "measure", env, rows, together, natural, id(player)
+    program, _ = agent.program(key, lambda: (_program(agent, env, rows, together, natural, player), []))
     calls = -(-samples // together)
     found = [program(tf.constant([seed, 4 * call])).numpy() for call in range(calls)]
     return np.concatenate(found)[:samples].astype(np.float64)
 
 
-def _program(agent, env, rows, together, natural):
+def _program(agent, env, rows, together, natural, player):
     """The function from a seed int32[2] to `together` estimates [together, P]."""
     many, num_envs = dataclasses.replace(env, num_envs=together * env.num_envs), env.num_envs
 
@@ -201,7 +203,7 @@ def _program(agent, env, rows, together, natural):
     def program(seed):
         seeds = [seed + [0, stream] for stream in range(4)]
         players = compiled.start(many, seeds[3])
-        rollout, _, _ = compiled.collect(many, agent.actor_critic, players, seeds[:3], rows, agent.episodes_per_env)
+        rollout, _, _ = compiled.collect(many, player.actor_critic, players, seeds[:3], rows, agent.episodes_per_env)
         rollouts = tf.nest.map_structure(apart, rollout)
         return tf.map_fn(lambda one: estimate(agent, one, natural), rollouts, fn_output_signature=tf.float32)
 
