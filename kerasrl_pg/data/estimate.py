@@ -101,8 +101,7 @@ def _terms(agent, dataset, method, gamma, batch_size):
     networks, horizon = agent.actor_critic, dataset.longest
     dataset.check_spaces(networks)
 
-    @tf.function
-    def judged(rollout):
+    def judge(rollout):
         log_probs = log_probs_of(networks, rollout.inputs, rollout.actions)
         log_ratios = tf.where(rollout.valid, log_probs - rollout.log_probs, 0.0)
         robust = ()
@@ -115,13 +114,16 @@ def _terms(agent, dataset, method, gamma, batch_size):
         no = tf.zeros_like(log_ratios)
         return ops.importance_weights(log_ratios, no, rollout.valid, per_decision), robust
 
+    judged, _ = agent.programs.get(("estimate", method, gamma), lambda: (judge, []), False, False)
     found, numbers = [], np.arange(len(dataset))
     for first in range(0, len(numbers), batch_size):
         some = numbers[first : first + batch_size]
         padded = np.resize(some, min(batch_size, len(numbers)))  # One shape, one program.
         rollout = dataset.rollout(padded, networks, horizon=horizon)
         count = len(some)
-        weights, robust = tf.nest.map_structure(lambda x, n=count: x.numpy()[..., :n], judged(rollout))
+        weights, robust = tf.nest.map_structure(
+            lambda x, n=count: x.numpy()[..., :n], judged(tf.nest.map_structure(tf.constant, rollout))
+        )
         found.append((weights.astype(np.float64), rollout.rewards[:, :count].astype(np.float64), robust))
     weights, rewards = (np.concatenate([part[i] for part in found], 1) for i in (0, 1))
     discounted = gamma ** np.arange(horizon)[:, None] * rewards

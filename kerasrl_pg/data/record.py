@@ -129,23 +129,24 @@ def _played(agent, vector_env, episodes, seed, max_steps):
         for column in np.flatnonzero(left):
             ended = (rollout.terminated | rollout.truncated)[:, column] & rollout.valid[:, column]
             first = 0
-            for last in [*np.flatnonzero(ended), ROWS - 1]:
-                rows = np.arange(first, last + 1)[rollout.valid[first : last + 1, column]]
-                pieces[column].append(tf.nest.map_structure(lambda x, rows=rows, n=column: x[rows, n], rollout))
-                first = last + 1
-                if not ended[last]:
-                    break
-                whole = tf.nest.map_structure(lambda *x: np.concatenate(x), *pieces[column])
-                pieces[column] = []
-                yield _buffer(networks, whole)
+            for last in np.flatnonzero(ended)[: left[column]]:
+                pieces[column].append(_part(rollout, first, last + 1, column))
+                yield _buffer(networks, tf.nest.map_structure(lambda *x: np.concatenate(x), *pieces[column]))
+                pieces[column], first = [], last + 1
                 left[column] -= 1
-                if not left[column]:
-                    break
+            if left[column]:
+                pieces[column].append(_part(rollout, first, ROWS, column))
             if sum(len(piece.rewards) for piece in pieces[column]) > max_steps:
                 raise ValueError(
                     f"`env` must end its episodes. Received: one of more than {max_steps} steps. Wrap it in "
                     "gymnasium.wrappers.TimeLimit, or raise `max_steps`."
                 )
+
+
+def _part(rollout, first, end, column):
+    """Some steps of one environment, without those that are no transitions."""
+    rows = np.arange(first, end)[rollout.valid[first:end, column]]
+    return tf.nest.map_structure(lambda x: x[rows, column], rollout)
 
 
 def _buffer(networks, episode):
@@ -161,8 +162,10 @@ def _buffer(networks, episode):
         infos["action_mask"] = episode.inputs.masks.astype(np.int8)
     # An info for the last observation, too, as Minari has them: its own numbers again.
     infos = tf.nest.map_structure(lambda x: with_last(x, x), infos)
+    observations = networks.spec.nested(observations)
     return EpisodeBuffer(
-        observations=networks.spec.nested(observations),
+        # HDF5 takes texts from lists alone.
+        observations=tf.nest.map_structure(lambda x: x.tolist() if x.dtype.kind == "U" else x, observations),
         actions=tf.nest.map_structure(lambda x: x.numpy(), networks.head.to_env(episode.actions)),
         rewards=episode.rewards,
         terminations=episode.terminated,
