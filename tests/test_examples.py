@@ -61,6 +61,14 @@ def test_own_baseline(run, capsys):
     assert len((EXAMPLES / "own_baseline.py").read_text(encoding="utf8").splitlines()) <= 60
 
 
+def test_stored(run, capsys):
+    pytest.importorskip("minari")
+    run("stored", 20, 1, 1024)
+    shown = capsys.readouterr().out
+    assert shown.count("of another, ") == 4 and shown.count("learned from it: ") == 2
+    assert len((EXAMPLES / "stored.py").read_text(encoding="utf8").splitlines()) <= 60
+
+
 def test_schedules(run, capsys):
     run("schedules", 2048)
     shown = capsys.readouterr().out
