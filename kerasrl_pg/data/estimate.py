@@ -98,21 +98,36 @@ def estimate_return(
 
 def _terms(agent, dataset, method, gamma, batch_size):
     """`(terms [N], weights [N], value)`: independent terms whose mean the value is, or is in first order."""
+    weights, rewards, robust = _judged(agent, dataset, method, gamma, batch_size)
+    discounted = gamma ** np.arange(len(rewards))[:, None] * rewards
+    if method in ("trajectory", "per_decision", "doubly_robust"):
+        terms = robust if method == "doubly_robust" else (weights * discounted).sum(0)
+        return terms, weights[-1], terms.mean()
+    means = weights.mean(1, keepdims=True)
+    shares = np.divide(weights, means, out=np.zeros_like(weights), where=means > 0.0)
+    if method == "weighted":
+        total = discounted.sum(0)
+        value = (shares[-1] * total).mean()
+        return value + shares[-1] * (total - value), weights[-1], value
+    by_step = (shares * discounted).mean(1, keepdims=True)
+    value = by_step.sum()
+    return value + (shares * (discounted - by_step)).sum(0), weights[-1], value
+
+
+def _judged(agent, dataset, method, gamma, batch_size):
+    """Of all episodes: weights [T, N], rewards [T, N], and doubly robust returns [N] where asked for; float64."""
     networks, horizon = agent.actor_critic, dataset.longest
     dataset.check_spaces(networks)
 
     def judge(rollout):
         log_probs = log_probs_of(networks, rollout.inputs, rollout.actions)
         log_ratios = tf.where(rollout.valid, log_probs - rollout.log_probs, 0.0)
-        robust = ()
-        if method == "doubly_robust":
-            values = agent.values(rollout.inputs), agent.values(rollout.next_inputs)
-            robust = ops.doubly_robust_returns(
-                rollout.rewards, *values, log_ratios, rollout.terminated, rollout.valid, gamma
-            )
-        per_decision = method in ("per_decision", "weighted_per_decision", "doubly_robust")
-        no = tf.zeros_like(log_ratios)
-        return ops.importance_weights(log_ratios, no, rollout.valid, per_decision), robust
+        per_decision = method not in ("weighted", "trajectory")
+        weights = ops.importance_weights(log_ratios, tf.zeros_like(log_ratios), rollout.valid, per_decision)
+        if method != "doubly_robust":
+            return weights, weights[0]
+        values, ends = (agent.values(rollout.inputs), agent.values(rollout.next_inputs)), rollout.terminated
+        return weights, ops.doubly_robust_returns(rollout.rewards, *values, log_ratios, ends, rollout.valid, gamma)
 
     judged, _ = agent.programs.get(("estimate", method, gamma), lambda: (judge, []), False, False)
     found, numbers = [], np.arange(len(dataset))
@@ -120,24 +135,7 @@ def _terms(agent, dataset, method, gamma, batch_size):
         some = numbers[first : first + batch_size]
         padded = np.resize(some, min(batch_size, len(numbers)))  # One shape, one program.
         rollout = dataset.rollout(padded, networks, horizon=horizon)
-        count = len(some)
-        weights, robust = tf.nest.map_structure(
-            lambda x, n=count: x.numpy()[..., :n], judged(tf.nest.map_structure(tf.constant, rollout))
-        )
-        found.append((weights.astype(np.float64), rollout.rewards[:, :count].astype(np.float64), robust))
-    weights, rewards = (np.concatenate([part[i] for part in found], 1) for i in (0, 1))
-    discounted = gamma ** np.arange(horizon)[:, None] * rewards
-    if method == "doubly_robust":
-        terms = np.concatenate([part[2] for part in found]).astype(np.float64)
-        return terms, weights[-1], terms.mean()
-    if method in ("trajectory", "per_decision"):
-        terms = (weights * discounted).sum(0)
-        return terms, weights[-1], terms.mean()
-    means = weights.mean(1, keepdims=True)
-    shares = np.divide(weights, means, out=np.zeros_like(weights), where=means > 0.0)
-    by_step = (shares * discounted).mean(1, keepdims=True)
-    value = by_step.sum()
-    if method == "weighted":
-        total = discounted.sum(0)
-        return value + shares[-1] * (total - value), weights[-1], value
-    return value + (shares * (discounted - by_step)).sum(0), weights[-1], value
+        weights, robust = judged(tf.nest.map_structure(tf.constant, rollout))
+        arrays = weights.numpy(), rollout.rewards, robust.numpy()
+        found.append([array[..., : len(some)].astype(np.float64) for array in arrays])
+    return [np.concatenate(parts, -1) for parts in zip(*found, strict=True)]
