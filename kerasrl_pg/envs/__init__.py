@@ -5,6 +5,7 @@ from kerasrl_pg.envs.breakout import Breakout
 from kerasrl_pg.envs.checking import check_equal
 from kerasrl_pg.envs.classic_control import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
 from kerasrl_pg.envs.compiled import CompiledEnv, Transition, check_contract
+from kerasrl_pg.envs.pixelcopter import PixelCopter
 from kerasrl_pg.envs.registration import register
 from kerasrl_pg.envs.spaces import ObservationSpec, space_from_config, space_to_config
 from kerasrl_pg.envs.vacuum import Vacuum
@@ -24,6 +25,7 @@ __all__ = [
     "MountainCarContinuous",
     "ObservationSpec",
     "Pendulum",
+    "PixelCopter",
     "Stepper",
     "TMaze",
     "TabularMDP",

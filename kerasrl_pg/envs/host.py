@@ -1,10 +1,14 @@
 """The worlds as gymnasium environments: one at a time, in plain Python, with pictures."""
 
+import math
+from typing import NamedTuple
+
 import gymnasium as gym
 import numpy as np
 
 from kerasrl_pg.envs import drawing
 from kerasrl_pg.envs.drawing import Canvas
+from kerasrl_pg.envs.pixelcopter import PixelCopter
 from kerasrl_pg.envs.vacuum import Vacuum
 from kerasrl_pg.envs.worlds import Corridor, TabularMDP
 
@@ -291,19 +295,156 @@ class RandomMDPEnv(HostEnv):
         angles = 2 * np.pi * np.arange(self.num_states) / self.num_states
         x, y = 5 + 3.8 * np.sin(angles), 5 - 3.8 * np.cos(angles)
         colours = (drawing.BLUE, drawing.ORANGE, drawing.GREEN, drawing.SKY, drawing.VERMILION, drawing.YELLOW)
+        radius = min(0.55, 9 / self.num_states)
         here, actions = self.state, len(self._following[self.state])
         for action in range(actions):
             # Side by side, where two actions lead to one state.
             aside = 0.2 * (action - (actions - 1) / 2)
             for there, p in zip(self._following[here, action], self._probabilities[here, action], strict=True):
+                if there == here:
+                    canvas.disc(x[here], y[here], radius + 0.06 + 0.1 * p, colours[action % 6])
                 along = np.array([x[there] - x[here], y[there] - y[here]])
                 dx, dy = aside * np.array([-along[1], along[0]]) / max(np.hypot(*along), 1e-9)
                 width = 0.03 + 0.15 * p
                 canvas.line(x[here] + dx, y[here] + dy, x[there] + dx, y[there] + dy, width, colours[action % 6])
-        radius = min(0.55, 9 / self.num_states)
         for state in range(self.num_states):
             colour = drawing.VERMILION if state == here else drawing.GREY if state == self._before else drawing.PAPER
             canvas.disc(x[state], y[state], radius, drawing.INK)
             canvas.disc(x[state], y[state], 0.88 * radius, colour)
             canvas.number(x[state], y[state], state, 0.8 * radius, drawing.INK)
+        return canvas.image()
+
+
+class Piece(NamedTuple):
+    """A piece of the tunnel: its place in 1/25 pixel, its middle in pixels, and of what wave and shift it is."""
+
+    place: int
+    middle: int
+    wave: float
+    shift: float
+
+
+class PixelCopterEnv(HostEnv):
+    """`PixelCopter` for gymnasium: `gymnasium.make("kerasrl_pg/PixelCopter-v0")`, `"kerasrl_pg/PixelCopterPixels-v0"`.
+
+    Told as in PLE: lists of pieces and blocks, whole batches made at a time.
+
+    Args:
+        pixels: Observations are images.
+        render_mode: As in `HostEnv`, but there is no text.
+
+    Attributes:
+        height, momentum: The player's.
+        terrain, left: The pieces there are, and how many were left behind.
+        blocks: `(place, middle)` of each.
+
+    >>> import gymnasium as gym
+    >>> env = gym.make("kerasrl_pg/PixelCopter-v0")
+    >>> observation, info = env.reset(seed=0)
+    >>> observation.shape, env.step(0)[1:4]
+    ((7,), (0.0, False, False))
+    """
+
+    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 30}
+
+    def __init__(self, pixels=False, render_mode=None):
+        super().__init__(PixelCopter(pixels=pixels), render_mode)
+        self.pixels = pixels
+
+    @property
+    def drawn(self):
+        """What chance gave last, as the compiled one's noise [4]."""
+        newest, (place, middle) = self.terrain[13], self.blocks[-1]
+        aside = middle - 24
+        aside += 4 if aside < 0 else -4 if aside > 0 else 0
+        wave = (newest.wave - 4.5 / 48 + 0.01) / 0.02
+        return [newest.shift / 0.5, wave, (place / 25 - 48 + 0.5) / 24, (aside + 12.5) / 24]
+
+    def begin(self):
+        self.height, self.momentum = 24.0, 0.0
+        self.terrain, self.left, self.blocks = [], 0, []
+        self._add_terrain(0, 192)
+        self._add_block()
+
+    def _add_terrain(self, start, end):
+        wave = 4.5 / 48 + self.np_random.uniform(-0.01, 0.01)
+        places = range(start + 2, end + 2, 4)
+        for place, shift in zip(places, self.np_random.uniform(0.0, 0.5, len(places)).tolist(), strict=True):
+            middle = int(24 + 6 * math.sin(wave * place + shift))
+            self.terrain.append(Piece(25 * place, middle, wave, shift))
+
+    def _add_block(self):
+        place, aside = int(self.np_random.integers(48, 72)), int(self.np_random.integers(-12, 12))
+        self.blocks.append((25 * place, 24 + aside + (4 if aside > 0 else -4 if aside < 0 else 0)))
+
+    def move(self, action):
+        self.momentum = (self.momentum + (0.0576 if action else -0.56)) * 0.99
+        self.height += self.momentum
+        self.blocks = [(place - 16, middle) for place, middle in self.blocks]
+        self.terrain = [Piece(place - 16, *others) for place, *others in self.terrain]
+
+        lost = not 6.0 <= self.height <= 42.0
+        for place, middle in self.blocks:
+            top = middle - 4
+            beside = place // 25 + 2 <= 15 or place // 25 - 2 >= 17
+            lost |= not beside and int(self.height) + 1 > top and int(self.height) - 1 < top + 9
+        for middle in self._around():
+            lost |= self.height - 2.4 <= middle - 12 or self.height >= middle + 12
+
+        reward = -5.0 if lost else 0.0
+        if len(self.blocks) == 1 and self.blocks[0][0] <= 400:
+            reward += 1.0
+            self._add_block()
+        self.blocks = [block for block in self.blocks if block[0] > -100]
+        if self.terrain[0].place <= -100:
+            reward += 1.0
+            self.left += 1
+            del self.terrain[0]
+        if len(self.terrain) <= 13:
+            self._add_terrain(48, 240)
+        return reward, lost
+
+    def _around(self):
+        """The middles of the pieces that are over the player's two pixels, from left to right."""
+        return [p.middle for p in self.terrain if p.place // 25 - 2 < 17 and p.place // 25 + 2 > 15]
+
+    def observation(self):
+        if self.pixels:
+            return self._image()
+        middle = self._around()[0]
+        place, block = min(block for block in self.blocks if block[0] > 400)
+        gap = self.height - (middle - 12), middle + 12 - self.height
+        return np.array([self.height, self.momentum, *gap, place / 25 - 16, block, block + 9], np.float32)
+
+    def _image(self):
+        image = np.zeros((48, 48, 1), np.uint8)
+        boxes = [(p.place, 0, p.middle - 12) for p in self.terrain if p.place < 1250]
+        boxes += [(p.place, p.middle + 12, 48) for p in self.terrain if p.place < 1250]
+        boxes += [(place, middle - 4, middle + 5) for place, middle in self.blocks]
+        for place, top, bottom in boxes:
+            column = int(place / 25)
+            image[max(top, 0) : max(bottom, 0), max(column - 2, 0) : max(column + 2, 0)] = 186
+        row = int(self.height)
+        image[max(row - 1, 0) : max(row + 1, 0), 15:17] = 255
+        return image
+
+    def picture(self):
+        """uint8 [480, 480, 3]."""
+        canvas = Canvas(48, 48, 10)
+        for place, middle, *_ in self.terrain:
+            left, right = place / 25 - 2, place / 25 + 2.05
+            canvas.rectangle(left, 0, right, middle - 12, drawing.BLUE)
+            canvas.rectangle(left, middle + 12, right, 48, drawing.BLUE)
+        for place, middle in self.blocks:
+            x = place / 25
+            canvas.rectangle(x - 2, middle - 4, x + 2, middle + 5, drawing.INK)
+            canvas.rectangle(x - 1.7, middle - 3.7, x + 1.7, middle + 4.7, drawing.ORANGE)
+        x, y = 16, self.height
+        canvas.line(x - 3.4, y - 0.4, x, y, 0.45, drawing.INK)
+        canvas.line(x - 3.4, y - 1.2, x - 3.4, y + 0.4, 0.35, drawing.INK)
+        canvas.line(x, y - 1.8, x, y, 0.35, drawing.INK)
+        canvas.line(x - 2.1, y - 1.8, x + 2.1, y - 1.8, 0.35, drawing.INK)
+        canvas.disc(x, y, 1.3, drawing.INK)
+        canvas.disc(x, y, 1.05, drawing.VERMILION)
+        canvas.disc(x + 0.45, y - 0.25, 0.45, drawing.PAPER)
         return canvas.image()

@@ -6,6 +6,8 @@ import gymnasium as gym
 # environment's own; and arguments.
 WORLDS = {
     "Vacuum": ("host:VacuumEnv", 50, {}),
+    "PixelCopter": ("host:PixelCopterEnv", 1000, {}),
+    "PixelCopterPixels": ("host:PixelCopterEnv", 1000, {"pixels": True}),
     "Corridor": ("host:CorridorEnv", 200, {}),
     "RandomMDP": ("host:RandomMDPEnv", 100, {}),
 }
