@@ -72,6 +72,8 @@ def check_equal(env, reference, steps=2000, seed=0, tolerance=1e-5, policy=None,
         )
     made = _make(reference)
     try:
+        if env.step_noise:
+            _check_drawn(env, made, seed)
         for name in ("observation_space", "action_space"):
             ours, theirs = getattr(env, name), getattr(made, name)
             if ours != theirs:
@@ -102,6 +104,15 @@ def _make(reference):
             f"Received: reference={reference!r}."
         )
     return made
+
+
+def _check_drawn(env, reference, seed):
+    reference.reset(seed=seed)
+    if not hasattr(reference.unwrapped, "drawn"):
+        raise ValueError(
+            "`env` must step without noise, unless the reference says in `drawn` what its chance was. "
+            f"Received: step_noise={env.step_noise} of {env}. Set its probabilities to 0 for the check."
+        )
 
 
 def _time_limit(env):
@@ -148,7 +159,7 @@ def _play(env, reference, policy, steps, seed):
         after, next_state = copies(observation)
         rows.append(
             {
-                "noise": _drawn(env, reference),
+                "noise": np.array(reference.unwrapped.drawn if env.step_noise else (), np.float32),
                 "observations": before,
                 "rewards": np.float64(reward),
                 "terminated": np.bool_(terminated),
@@ -164,18 +175,6 @@ def _play(env, reference, policy, steps, seed):
         if terminated or truncated:
             (observation, _), length = reference.reset(), 0
     return tf.nest.map_structure(lambda *values: np.stack(values), *rows)
-
-
-def _drawn(env, reference):
-    """What chance gave to the reference's last step, float32 [step_noise]."""
-    if not env.step_noise:
-        return np.zeros(0, np.float32)
-    if not hasattr(reference.unwrapped, "drawn"):
-        raise ValueError(
-            "`env` must step without noise, unless the reference says in `drawn` what its chance was. "
-            f"Received: step_noise={env.step_noise} of {env}. Set its probabilities to 0 for the check."
-        )
-    return np.array(reference.unwrapped.drawn, np.float32)
 
 
 def _once_more(env, record):

@@ -268,7 +268,7 @@ class RandomMDPEnv(HostEnv):
         self._cumulative = np.cumsum(self._probabilities, -1)[..., :-1].astype(np.float32)
 
     def begin(self):
-        self.state, self._before = int(self.np_random.integers(self.num_states)), None
+        self.state, self._before, self.drawn = int(self.np_random.integers(self.num_states)), None, None
 
     def move(self, action):
         self.drawn = self.np_random.random(1, np.float32)

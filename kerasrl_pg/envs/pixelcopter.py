@@ -188,7 +188,8 @@ def _frequency(noise):
 
 def _middle(wave, birth, noise):
     """The middle of a piece of the tunnel that was made at a place, in whole pixels."""
-    return tf.cast(24.0 + 6.0 * tf.sin(wave * tf.cast(birth, tf.float32) + 0.5 * noise), tf.int32)
+    middle = tf.cast(24.0 + 6.0 * tf.sin(wave * tf.cast(birth, tf.float32) + 0.5 * noise), tf.int32)
+    return tf.minimum(middle, 29)  # 30 is float32's rounding.
 
 
 def _block(noise):
