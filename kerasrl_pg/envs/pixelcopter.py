@@ -63,7 +63,7 @@ class PixelCopter(CompiledEnv):
     >>> game = PixelCopter(num_envs=2)
     >>> state = game.reset(tf.fill((2, 17), 0.5))
     >>> game.observe(state)[0].numpy()
-    array([24.,  0.,  8., 16., 44., 24., 33.], dtype=float32)
+    array([24.,  0.,  7., 17., 44., 24., 33.], dtype=float32)
     >>> game.step(state, tf.constant([0, 1]), tf.fill((2, 4), 0.5)).state.player.numpy().round(3)
     array([[23.446, -0.554],
            [24.057,  0.057]], dtype=float32)

@@ -60,8 +60,8 @@ class Vacuum(CompiledEnv):
     >>> vacuum.observe(tf.constant([1, 3])).numpy().tolist()
     [[1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0]]
     >>> after = vacuum.step(tf.constant([1, 2, 4]), tf.constant([1, 2, 2]), tf.zeros((3, 0)))
-    >>> after.state.numpy().tolist(), after.rewards.numpy().round(2).tolist(), after.terminated.numpy().tolist()
-    ([2, 6, 7], [-0.05, 0.95, -5.05], [False, True, True])
+    >>> after.state.numpy(), after.rewards.numpy(), after.terminated.numpy().tolist()
+    (array([2, 6, 7], dtype=int32), array([-0.05,  0.95, -5.05], dtype=float32), [False, True, True])
     """
 
     max_episode_steps: int | None = 50
