@@ -256,8 +256,8 @@ class RandomMDPEnv(HostEnv):
     >>> observation, info = env.reset(seed=0)
     >>> print(env.render())
     state 2
-      action 0: to 2 with 0.97, to 1 with 0.03
-      action 1: to 0 with 0.27, to 2 with 0.73
+      action 0: to 1 with 0.67, to 2 with 0.33
+      action 1: to 0 with 0.65, to 2 with 0.35
     """
 
     def __init__(self, num_states=5, num_actions=3, branching=2, seed=0, render_mode=None):
