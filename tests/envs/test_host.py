@@ -4,10 +4,12 @@ import sys
 import warnings
 
 import gymnasium as gym
+import keras
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+import kerasrl_pg as pg
 from kerasrl_pg import envs
 from kerasrl_pg.envs import drawing, host
 from kerasrl_pg.envs.registration import WORLDS, register
@@ -90,6 +92,16 @@ def test_a_seed_gives_the_same_episodes(name):
     np.testing.assert_array_equal(first, played(3))
     other = played(4)
     assert name == "Corridor" or len(other) != len(first) or np.any(other != first)
+
+
+@pytest.mark.quick("Vacuum")
+@every_world
+def test_an_agent_learns_from_the_id(name):
+    agent = pg.A2C(networks=pg.Networks((4,)), horizon=4, seed=0)
+    agent.compile(keras.optimizers.Adam(), jit_compile=False)
+    history = agent.fit(f"kerasrl_pg/{name}-v0", num_envs=2, epochs=1, steps_per_epoch=2, verbose=0).history
+    assert history["env_steps"] == [16.0]
+    assert agent.spaces == (COMPILED[name].observation_space, COMPILED[name].action_space)
 
 
 SIZES = {"Vacuum": (256, 448), "Corridor": (128, 448), "RandomMDP": (480, 480)}
