@@ -119,15 +119,18 @@ def test_the_rewards_by_hand():
     assert after.state.blocks.numpy().tolist() == [[[25 * 60, 24], [400, 39]]]
 
 
-def test_falling_ends_at_the_rim():
+@pytest.mark.parametrize(("action", "middle", "start"), [(FALL, 34, 38.0), (CLIMB, 12, 11.0)])
+def test_the_rims_kill_where_they_are(action, middle, start):
+    # The tunnel is where the rim, at 42 or at 6, comes before its wall.
     state = PixelCopter().reset(tf.fill((1, 17), 0.5))
-    terrain = state.terrain * [1, 0] + [0, 32]  # So low that the rim, at 42, comes before the floor.
-    heights, over = [24.0], False
-    state = state._replace(player=tf.constant([[38.0, 0.0]]), terrain=terrain)
+    terrain = state.terrain * [1, 0] + [0, middle]
+    heights, over = [start], False
+    state = state._replace(player=tf.constant([[start, 0.0]]), terrain=terrain)
     while not over:
-        state, rewards, over = fly(state, [FALL])
+        state, rewards, over = fly(state, [action])
         heights.append(float(state.player[0, 0]))
-    assert heights[-2] <= 42 < heights[-1] and rewards == [-5.0]
+    inside = [6 <= height <= 42 for height in heights]
+    assert inside == [True] * (len(inside) - 1) + [False] and len(inside) > 3 and rewards == [-5.0]
 
 
 @pytest.mark.parametrize(("height", "over"), [(14.41, False), (14.39, True), (35.99, False), (36.01, True)])
