@@ -1,7 +1,8 @@
 """The worlds as gymnasium environments: one at a time, in plain Python, with pictures."""
 
+import dataclasses
+import itertools
 import math
-from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -315,7 +316,8 @@ class RandomMDPEnv(HostEnv):
         return canvas.image()
 
 
-class Piece(NamedTuple):
+@dataclasses.dataclass(slots=True)
+class Piece:
     """A piece of the tunnel: its place in 1/25 pixel, its middle in pixels, and of what wave and shift it is."""
 
     place: int
@@ -381,7 +383,8 @@ class PixelCopterEnv(HostEnv):
         self.momentum = (self.momentum + (0.0576 if action else -0.56)) * 0.99
         self.height += self.momentum
         self.blocks = [(place - 16, middle) for place, middle in self.blocks]
-        self.terrain = [Piece(place - 16, *others) for place, *others in self.terrain]
+        for piece in self.terrain:
+            piece.place -= 16
 
         lost = not 6.0 <= self.height <= 42.0
         for place, middle in self.blocks:
@@ -406,7 +409,8 @@ class PixelCopterEnv(HostEnv):
 
     def _around(self):
         """The middles of the pieces that are over the player's two pixels, from left to right."""
-        return [p.middle for p in self.terrain if p.place // 25 - 2 < 17 and p.place // 25 + 2 > 15]
+        near = itertools.takewhile(lambda piece: piece.place // 25 - 2 < 17, self.terrain)
+        return [piece.middle for piece in near if piece.place // 25 + 2 > 15]
 
     def observation(self):
         if self.pixels:
@@ -418,8 +422,9 @@ class PixelCopterEnv(HostEnv):
 
     def _image(self):
         image = np.zeros((48, 48, 1), np.uint8)
-        boxes = [(p.place, 0, p.middle - 12) for p in self.terrain if p.place < 1250]
-        boxes += [(p.place, p.middle + 12, 48) for p in self.terrain if p.place < 1250]
+        seen = [piece for piece in self.terrain if piece.place < 1250]
+        boxes = [(piece.place, 0, piece.middle - 12) for piece in seen]
+        boxes += [(piece.place, piece.middle + 12, 48) for piece in seen]
         boxes += [(place, middle - 4, middle + 5) for place, middle in self.blocks]
         for place, top, bottom in boxes:
             column = int(place / 25)
@@ -431,10 +436,10 @@ class PixelCopterEnv(HostEnv):
     def picture(self):
         """uint8 [480, 480, 3]."""
         canvas = Canvas(48, 48, 10)
-        for place, middle, *_ in self.terrain:
-            left, right = place / 25 - 2, place / 25 + 2.05
-            canvas.rectangle(left, 0, right, middle - 12, drawing.BLUE)
-            canvas.rectangle(left, middle + 12, right, 48, drawing.BLUE)
+        for piece in self.terrain:
+            left, right = piece.place / 25 - 2, piece.place / 25 + 2.05
+            canvas.rectangle(left, 0, right, piece.middle - 12, drawing.BLUE)
+            canvas.rectangle(left, piece.middle + 12, right, 48, drawing.BLUE)
         for place, middle in self.blocks:
             x = place / 25
             canvas.rectangle(x - 2, middle - 4, x + 2, middle + 5, drawing.INK)

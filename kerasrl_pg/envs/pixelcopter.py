@@ -170,7 +170,7 @@ class PixelCopter(CompiledEnv):
         pieces = env.terrain[:PIECES]
         return Flight(
             np.array([env.height, env.momentum], np.float32),
-            np.array([piece[:2] for piece in pieces], np.int32),
+            np.array([(piece.place, piece.middle) for piece in pieces], np.int32),
             np.float32(pieces[-1].wave),
             np.int32(env.left + PIECES),
             np.array([env.blocks[-1], env.blocks[0] if len(env.blocks) > 1 else GONE], np.int32),

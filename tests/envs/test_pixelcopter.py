@@ -77,7 +77,8 @@ def test_equal_on_scattered_flights():
             places = rng.integers(-99, 417), rng.integers(433, 1800)
             game.blocks = [(int(place), int(rng.integers(8, 40))) for place in places]
         for _ in range(rng.integers(20)):
-            game.terrain = [piece._replace(place=piece.place - 16) for piece in game.terrain]
+            for piece in game.terrain:
+                piece.place -= 16
         game.terrain = [piece for piece in game.terrain if piece.place > -100]
         game.left = 48 - len(game.terrain)
         action = int(rng.integers(2))
