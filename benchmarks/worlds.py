@@ -29,8 +29,17 @@ CASES = {
     "reinforce-copter": ("PixelCopter", "REINFORCE", "64, 128 relu", 2_000_000, 5, 20.0),
     "reinforce-copter-normalised": ("PixelCopter", "REINFORCE", "64, 128 relu, on normalised", 2_000_000, 5, 20.0),
     "ppo-copter": ("PixelCopter", "PPO", "64, 64 tanh, on normalised", 2_000_000, 5, 100.0),
+    "ppo-copter-long": ("PixelCopter", "PPO", "64, 64 tanh, on normalised", 8_000_000, 5, 140.0),
     "ppo-vacuum": ("Vacuum", "PPO", "32 tanh", 300_000, 5, 0.98 * DRAWING),
     "ppo-vacuum-memory": ("Vacuum", "PPO", "32 tanh and GRU(32)", 300_000, 5, DRAWING),
+}
+COPTER = {
+    "horizon": 128,
+    "minibatch_size": 1024,
+    "update_epochs": 4,
+    "entropy_coef": 0.01,
+    "reward_scaling": True,
+    "anneal_learning_rate": True,
 }
 VACUUM = {"horizon": 64, "minibatch_size": 512, "update_epochs": 4, "anneal_learning_rate": True}
 # Returns standardised, no baseline, as in the course; there each update had one episode.
@@ -38,14 +47,8 @@ REINFORCE = {"normalize_advantages": True}
 SETTINGS = {
     "reinforce-copter": REINFORCE,
     "reinforce-copter-normalised": REINFORCE,
-    "ppo-copter": {
-        "horizon": 128,
-        "minibatch_size": 1024,
-        "update_epochs": 4,
-        "entropy_coef": 0.01,
-        "reward_scaling": True,
-        "anneal_learning_rate": True,
-    },
+    "ppo-copter": COPTER,
+    "ppo-copter-long": COPTER,
     "ppo-vacuum": VACUUM,
     "ppo-vacuum-memory": VACUUM,
 }
@@ -75,7 +78,7 @@ def make_agent(case, seed):
     settings = dict(SETTINGS[case])
     if case.startswith("reinforce"):  # The course's network.
         networks = pg.Networks((64, 128), activation="relu", normalize_observations=case.endswith("-normalised"))
-    elif case == "ppo-copter":
+    elif "copter" in case:
         networks = pg.Networks((64, 64), normalize_observations=True)
     else:
         networks = pg.Networks((32,), memory=pg.models.GRU(32) if case.endswith("-memory") else None)
