@@ -8,7 +8,7 @@ Every (case, seed) is a process of its own, with one TensorFlow thread, which tr
 plays in gymnasium's (copter: 100 deterministic episodes) or in the compiled one (vacuum cleaner: 10,000 sampled ones,
 since the last percent counts there). Each finished run is written to `results/worlds.json` at once, and not run again.
 Speed: steps a second with random actions, one thread, kept in `results/worlds_speed.json`. At the end
-`results/worlds.md` is made from both.
+`results/worlds.md` is made from both, and `results/worlds.png` drawn.
 """
 
 import argparse
@@ -220,11 +220,31 @@ def table(groups, speeds):
     return "\n".join(lines)
 
 
+def draw(filepath):
+    """What the worlds look like after a few steps, side by side."""
+    import gymnasium as gym
+
+    from kerasrl_pg import figures
+
+    figure = figures.figure(9, 2.0, extra="plot")
+    names = ("Vacuum", "PixelCopter", "RandomMDP", "Corridor")
+    for name, axes in zip(names, figure.subplots(1, 4, width_ratios=(448, 256, 256, 448)), strict=True):
+        env = gym.make(f"kerasrl_pg/{name}-v0", render_mode="rgb_array")
+        env.reset(seed=1)
+        for t in range(26 if name == "PixelCopter" else 2):
+            env.step(int(t % 11 > 0) if name == "PixelCopter" else 1)
+        axes.imshow(env.render())
+        axes.set_title(name, fontsize=9)
+        axes.axis("off")
+    figures.write(figure, filepath)
+
+
 def report():
     records = RECORDS.load()
     groups = {name: [record for record in records if record["case"] == name] for name in CASES}
     speeds = json.loads(SPEED_RESULTS.read_text()) if SPEED_RESULTS.exists() else {}
     RESULTS.with_suffix(".md").write_text(table({name: group for name, group in groups.items() if group}, speeds))
+    draw(RESULTS.with_suffix(".png"))
 
 
 def main():
