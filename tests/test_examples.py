@@ -47,6 +47,15 @@ def test_memory(run, capsys):
     assert "for a reward of" in capsys.readouterr().out
 
 
+def test_vacuum(run, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    run("vacuum", 4096, tmp_path)
+    rows = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    exact = [rows[name] for name in ("deterministic, exact", "drawing, exact", "seeing its cell, exact")]
+    assert exact == ["-0.812", "0.775", "0.875"] and {"drawing, learned", "remembering, learned"} < {*rows}
+    assert (tmp_path / "vacuum.png").exists() and (tmp_path / "vacuum.gif").read_bytes().startswith(b"GIF89a")
+
+
 def test_laboratory(run, capsys):
     run("laboratory", 50)
     shown = capsys.readouterr().out

@@ -41,7 +41,8 @@ def check_equal(env, reference, steps=2000, seed=0, tolerance=1e-5, policy=None,
     the step; then spaces, time limits, and the distribution of first states.
 
     Args:
-        env: A `CompiledEnv` with `state_of`, whose steps take no noise.
+        env: A `CompiledEnv` with `state_of`. If its steps take noise, the reference has to say after each of its own
+            what the same chance would be here: `reference.unwrapped.drawn`, [step_noise].
         reference: A gymnasium id, a callable that makes an environment, or an `Env`.
         steps: How many steps of the reference to compare, at least 1.
         seed: Of the reference's episodes and of the actions.
@@ -65,17 +66,14 @@ def check_equal(env, reference, steps=2000, seed=0, tolerance=1e-5, policy=None,
     """
     if not isinstance(env, CompiledEnv):
         raise TypeError(f"`env` must be a CompiledEnv, such as CartPole(). Received: env={env!r}.")
-    if env.step_noise:
-        raise ValueError(
-            "`env` must step without noise, since no reference shares its noise. "
-            f"Received: step_noise={env.step_noise} of {env}. Set its probabilities to 0 for the check."
-        )
     if steps < 1 or resets < 100:
         raise ValueError(
             f"`steps` must be at least 1 and `resets` at least 100. Received: steps={steps}, resets={resets}."
         )
     made = _make(reference)
     try:
+        if env.step_noise:
+            _check_drawn(env, made, seed)
         for name in ("observation_space", "action_space"):
             ours, theirs = getattr(env, name), getattr(made, name)
             if ours != theirs:
@@ -106,6 +104,15 @@ def _make(reference):
             f"Received: reference={reference!r}."
         )
     return made
+
+
+def _check_drawn(env, reference, seed):
+    reference.reset(seed=seed)
+    if not hasattr(reference.unwrapped, "drawn"):
+        raise ValueError(
+            "`env` must step without noise, unless the reference says in `drawn` what its chance was. "
+            f"Received: step_noise={env.step_noise} of {env}. Set its probabilities to 0 for the check."
+        )
 
 
 def _time_limit(env):
@@ -152,6 +159,7 @@ def _play(env, reference, policy, steps, seed):
         after, next_state = copies(observation)
         rows.append(
             {
+                "noise": np.array(reference.unwrapped.drawn if env.step_noise else (), np.float32),
                 "observations": before,
                 "rewards": np.float64(reward),
                 "terminated": np.bool_(terminated),
@@ -173,20 +181,20 @@ def _once_more(env, record):
     """The recorded steps, taken side by side by as many environments of `env`, from the reference's states."""
     steps = env.num_envs
 
-    def once_more(states, lengths, actions):
-        observations, nothing = env.observe(states), tf.zeros((steps, 0))
-        noise = tf.fill((steps, env.reset_noise), 0.5)
-        _, outcome = advance(env, Running(states, observations, lengths), actions, nothing, noise)
+    def once_more(states, lengths, actions, noise):
+        observations = env.observe(states)
+        reset_noise = tf.fill((steps, env.reset_noise), 0.5)
+        _, outcome = advance(env, Running(states, observations, lengths), actions, noise, reset_noise)
         return {
             "observations": observations,
             "rewards": outcome.rewards,
             "terminated": outcome.terminated,
             "truncated": outcome.truncated,
             "next_observations": outcome.next_observations,
-            "next_states": env.step(states, actions, nothing).state,
+            "next_states": env.step(states, actions, noise).state,
         }
 
-    arguments = tf.nest.map_structure(tf.constant, [record[name] for name in ("states", "lengths", "actions")])
+    arguments = tf.nest.map_structure(tf.constant, [record[name] for name in ("states", "lengths", "actions", "noise")])
     return tf.function(once_more, jit_compile=True, autograph=False).get_concrete_function(*arguments)(*arguments)
 
 

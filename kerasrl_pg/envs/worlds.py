@@ -56,6 +56,10 @@ class Corridor(CompiledEnv):
         place = tf.clip_by_value(state + tf.where(actions == 1, 1, -1), 0, self.length - 1)
         return Transition(place, tf.fill(place.shape, -1.0), place == self.length - 1)
 
+    def state_of(self, env):
+        """From this package's own gymnasium environment."""
+        return np.int32(env.place)
+
 
 @dataclasses.dataclass(frozen=True)
 class TabularMDP(CompiledEnv):
@@ -75,6 +79,8 @@ class TabularMDP(CompiledEnv):
     Attributes:
         transitions: float64 [S, A, S], p(s' | s, a).
         rewards: float64 [S, A, S], r(s, a, s'); 0 where s' cannot be reached.
+        initial: float64 [S], the probabilities of first states.
+        branches: Next states, their probabilities and rewards, each [S, A, b].
 
     Raises:
         ValueError: If a number is out of its range.
@@ -114,8 +120,7 @@ class TabularMDP(CompiledEnv):
 
     # Not fields, so that they do not enter equality; made when first asked for.
     @functools.cached_property
-    def _branches(self):
-        """Next states, probabilities and rewards, each [S, A, b]."""
+    def branches(self):
         rng = np.random.default_rng(self.seed)
         shape = self.num_states, self.num_actions
         order = rng.random((*shape, self.num_states)).argsort(-1)
@@ -131,9 +136,13 @@ class TabularMDP(CompiledEnv):
     def rewards(self):
         return self._dense(2)
 
+    @property
+    def initial(self):
+        return np.full(self.num_states, 1.0 / self.num_states)
+
     def _dense(self, which):
         dense = np.zeros((self.num_states, self.num_actions, self.num_states))
-        np.put_along_axis(dense, self._branches[0], self._branches[which], -1)
+        np.put_along_axis(dense, self.branches[0], self.branches[which], -1)
         return dense
 
     def reset(self, noise):
@@ -143,7 +152,7 @@ class TabularMDP(CompiledEnv):
         return state
 
     def step(self, state, actions, noise):
-        next_states, probabilities, rewards = (x.reshape(-1, self.branching) for x in self._branches)
+        next_states, probabilities, rewards = (x.reshape(-1, self.branching) for x in self.branches)
         row = state * self.num_actions + tf.cast(actions, tf.int32)
         # How many of the first b - 1 cumulative probabilities the noise exceeds is a branch whatever the rounding.
         cumulative = tf.gather(np.cumsum(probabilities, -1)[:, :-1].astype(np.float32), row)
@@ -152,6 +161,10 @@ class TabularMDP(CompiledEnv):
         following = tf.gather(next_states.reshape(-1).astype(np.int32), place)
         rewards = tf.gather(rewards.reshape(-1).astype(np.float32), place)
         return Transition(following, rewards, tf.zeros_like(following, tf.bool))
+
+    def state_of(self, env):
+        """From this package's own gymnasium environment."""
+        return np.int32(env.state)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Finite Markov decision processes solved exactly, in float64: what every estimate is to be compared with."""
 
 import dataclasses
+import itertools
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -9,7 +10,6 @@ import tensorflow as tf
 
 from kerasrl_pg.checks import check_number, check_whole
 from kerasrl_pg.envs.compiled import CompiledEnv
-from kerasrl_pg.envs.worlds import TabularMDP
 
 OWN = "the environment's own"
 
@@ -106,9 +106,10 @@ class MDP:
         """The process behind an environment.
 
         Args:
-            env: A `TabularMDP` or an `MDPEnv`; another `CompiledEnv` without chance whose state is its `Discrete`
-                observation, as `Corridor`; or one of gymnasium's toy texts, or its id ("FrozenLake-v1",
-                "CliffWalking-v1"), whose `unwrapped.P` says all.
+            env: An `MDPEnv`; a `CompiledEnv` that says `transitions`, `rewards` and `initial`, and if need be
+                `terminal` and `observations`, as `TabularMDP` and `Vacuum`; another one without chance whose state is
+                its `Discrete` observation, as `Corridor`; or one of gymnasium's toy texts, or its id
+                ("FrozenLake-v1", "CliffWalking-v1"), whose `unwrapped.P` says all.
             gamma: Discount γ in [0, 1], which belongs to the question and not to the environment.
             horizon: H; left out, the environment's own time limit. None for none.
 
@@ -126,9 +127,9 @@ class MDP:
         horizon = limit if horizon is OWN else horizon
         if hasattr(env, "mdp"):
             return env.mdp.replace(gamma=gamma, horizon=horizon)
-        if isinstance(env, TabularMDP):
-            uniform = np.full(env.num_states, 1.0 / env.num_states)
-            return cls(env.transitions, env.rewards, uniform, gamma, horizon=horizon)
+        if hasattr(env, "transitions"):
+            more = {name: getattr(env, name, None) for name in ("terminal", "observations")}
+            return cls(env.transitions, env.rewards, env.initial, gamma, horizon=horizon, **more)
         if isinstance(env, CompiledEnv):
             return cls(**_deterministic(env), gamma=gamma, horizon=horizon)
         if not hasattr(env.unwrapped, "P"):
@@ -299,6 +300,47 @@ class MDP:
         slack = 1e-9 * np.maximum(1.0, np.abs(action_values).max())  # What rounding makes of equals.
         return np.argmax(action_values >= action_values.max(-1, keepdims=True) - slack, -1)
 
+    def memoryless_actions(self, most=10_000):
+        """The best deterministic policy that sees the present observation only: of all there are, one by one.
+
+        Args:
+            most: How many to try at most, at least 1. 10,000: ours, some seconds.
+
+        Returns:
+            `(objective, actions)`: J, and int [S], equal in states that look alike; 0 where none is asked for.
+
+        Raises:
+            ValueError: If there are more of them.
+
+        >>> left, goal, right = np.eye(3)  # As for `memoryless_policy`: from one of the two sides it never arrives.
+        >>> transitions = [[left, goal], [goal, goal], [goal, right]]
+        >>> rewards = [[0, 1], [0, 0], [1, 0]]
+        >>> ends = [False, True, False]
+        >>> MDP(transitions, rewards, [0.5, 0, 0.5], 0.9, ends, observations=[0, 1, 0]).memoryless_actions()[0]
+        0.5
+        """
+        check_whole("most", most)
+        acting = self.initial > 0.0
+        for _ in acting:  # Whatever is reached, is so within S steps.
+            acting |= acting @ self.continuing.sum(1) > 0.0
+        asked, seen = np.unique(self._alike[acting], return_inverse=True)
+        count = self.shape[1] ** len(asked)
+        if count > most:
+            raise ValueError(f"`most` must be at least {count}, the number of these policies. Received: most={most}.")
+
+        def tried():
+            for choices in itertools.product(range(self.shape[1]), repeat=len(asked)):
+                actions = np.zeros(self.shape[0], int)
+                actions[acting] = np.array(choices)[seen]
+                yield self.evaluate(np.eye(self.shape[1])[actions]).objective, actions
+
+        return max(tried(), key=lambda each: each[0])
+
+    @property
+    def _alike(self):
+        """A number for each state, int [S], equal for those that look alike."""
+        return np.unique(self.observations.reshape(self.shape[0], -1), axis=0, return_inverse=True)[1].reshape(-1)
+
     def memoryless_policy(self, starts=10, seed=0):
         """The best stochastic policy found that sees the present observation only.
 
@@ -329,7 +371,7 @@ class MDP:
         """
         optimize = _optimize()
         check_whole("starts", starts)
-        alike = np.unique(self.observations.reshape(self.shape[0], -1), axis=0, return_inverse=True)[1].reshape(-1)
+        alike = self._alike
         size = alike.max() + 1, self.shape[1]
 
         def probabilities(theta):
@@ -389,7 +431,7 @@ def _deterministic(env):
     spaces = env.observation_space, env.action_space
     if env.step_noise or env.reset_noise or not all(isinstance(space, gym.spaces.Discrete) for space in spaces):
         raise ValueError(
-            "`env` must be a TabularMDP, or have `Discrete` spaces and no chance in its steps and resets. "
+            "`env` must say its `transitions`, or have `Discrete` spaces and no chance in its steps and resets. "
             f"Received: {env!r}. Make an MDP of arrays."
         )
     states, actions = (int(space.n) for space in spaces)

@@ -23,7 +23,10 @@ MAKERS = {
     "mountain_car": envs.MountainCar,
     "mountain_car_continuous": envs.MountainCarContinuous,
     "pendulum": envs.Pendulum,
+    "pixel_copter": envs.PixelCopter,
+    "pixel_copter_pixels": functools.partial(envs.PixelCopter, pixels=True),
     "t_maze": functools.partial(envs.TMaze, length=2),
+    "vacuum": envs.Vacuum,
     "masked": lambda **kwargs: envs.mask_observations(envs.CartPole(**kwargs), (2, 0)),
     "repeated": lambda **kwargs: envs.repeat_actions(envs.Breakout(**kwargs), 3),
     "all_wrappers": lambda **kwargs: envs.time_limit(
@@ -190,4 +193,4 @@ def test_every_exported_environment_is_in_the_battery():
     exported = {value for value in vars(envs).values() if isinstance(value, type)}
     exported = {e for e in exported if issubclass(e, envs.CompiledEnv)} - {envs.CompiledEnv}
     assert exported == {type(maker(num_envs=1)) for maker in MAKERS.values()} & exported
-    assert len(exported) == 10
+    assert len(exported) == 12

@@ -174,6 +174,24 @@ def test_memoryless():
     assert mdp.optimal_values()[0] == pytest.approx(1.0)
 
 
+def test_memoryless_and_deterministic():
+    # The same with unequal sides: from the likelier one it arrives, from the other never.
+    left, goal, right = np.eye(3)
+    transitions, ends = [[left, goal], [goal, goal], [goal, right]], [False, True, False]
+    mdp = MDP(transitions, [[0, 1], [5, 0], [1, 0]], [0.4, 0, 0.6], 0.9, ends, observations=[0, 1, 0])
+    objective, actions = mdp.memoryless_actions()
+    assert objective == pytest.approx(0.6) and actions.tolist() == [0, 0, 0]
+    # Where all states look different, it is the best of all.
+    mdp = random_mdp()
+    objective, actions = mdp.memoryless_actions()
+    assert objective == pytest.approx(mdp.optimal_values()[0])
+    assert actions.tolist() == mdp.optimal_policy().tolist()
+    with pytest.raises(ValueError, match="`most` must be at least 8, the number of these policies. Received: most=7"):
+        mdp.memoryless_actions(most=7)
+    # What cannot be reached is not asked.
+    assert MDP(np.eye(2)[:, None].repeat(3, 1), np.zeros((2, 3)), [1, 0], 0.9).memoryless_actions(most=3)[0] == 0.0
+
+
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.6, 1.0])
 def test_expected_advantages(gae_lambda):
     mdp = random_mdp()
