@@ -25,6 +25,13 @@ from kerasrl_pg.ops.returns import (
     whole_returns,
 )
 from kerasrl_pg.ops.scores import squared_score_norms
+from kerasrl_pg.ops.search import (
+    adapted_noise,
+    antithetic,
+    centred_ranks,
+    metropolis_probability,
+    smoothed_gradient,
+)
 from kerasrl_pg.ops.shapes import (
     check_same_shape,
     flatten_time,
@@ -52,9 +59,12 @@ from kerasrl_pg.ops.value import clipped_squared_error, explained_variance, squa
 
 __all__ = [
     "adapt_penalty",
+    "adapted_noise",
     "all_finite",
+    "antithetic",
     "average_baseline",
     "backtracking_line_search",
+    "centred_ranks",
     "check_same_shape",
     "clip_fraction",
     "clipped_objective",
@@ -84,6 +94,7 @@ __all__ = [
     "masked_mean",
     "masked_moments",
     "merge_moments",
+    "metropolis_probability",
     "n_step_advantages",
     "natural_step_size",
     "normalize",
@@ -92,6 +103,7 @@ __all__ = [
     "rewards_to_go",
     "scale_rewards",
     "score_function_objective",
+    "smoothed_gradient",
     "solve_fisher",
     "split_parameters",
     "squared_error",

@@ -18,6 +18,7 @@ MODULES = [
         "ops.policy_gradient",
         "ops.random",
         "ops.returns",
+        "ops.search",
         "ops.shapes",
         "ops.statistics",
         "ops.value",
