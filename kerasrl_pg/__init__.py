@@ -52,7 +52,10 @@ from kerasrl_pg.agents import (  # noqa: E402
     TRPO,
     Agent,
     ConstrainedGradient,
+    EvolutionStrategies,
+    HillClimbing,
     PPOPenalty,
+    SimulatedAnnealing,
 )
 from kerasrl_pg.models import Networks  # noqa: E402
 from kerasrl_pg.seeds import SeedRuns, fit_seeds  # noqa: E402
@@ -63,12 +66,15 @@ __all__ = [
     "A2C",
     "Agent",
     "ConstrainedGradient",
+    "EvolutionStrategies",
+    "HillClimbing",
     "NPG",
     "Networks",
     "PPO",
     "PPOPenalty",
     "REINFORCE",
     "SeedRuns",
+    "SimulatedAnnealing",
     "TRPO",
     "baselines",
     "callbacks",

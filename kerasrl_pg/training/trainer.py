@@ -145,7 +145,8 @@ class Trainer(Acting):
             epochs: Number of epochs. With `total_steps` each epoch is an equal share of it (10 if left out: ours, for
                 ten lines of progress); without, it goes with `steps_per_epoch`.
             steps_per_epoch: Iterations (rollout and update) in an epoch.
-            num_envs: N, environments stepped side by side; the vector's own number, else 1.
+            num_envs: N, environments stepped side by side; the vector's own number, else 1, or as many as a
+                population has members.
             callbacks: One Keras callback, or a list. Weights that one sets while the fit runs, such as the best of
                 `EarlyStopping`, are those of networks and statistics: the agent's counters and random state go on, and
                 tell what was spent. (Keras does not set back the optimizer with them.)
@@ -185,7 +186,7 @@ class Trainer(Acting):
         self._assert_compile_called("fit")
         callbacks, verbose = as_list(callbacks), 1 if verbose == "auto" else verbose
         fitting.check_arguments(callbacks, total_steps, epochs, initial_epoch, resume)
-        with fitting.opened(env, num_envs) as world:
+        with fitting.opened(env, num_envs, self.usual_envs) as world:
             budget = self._begin(world, total_steps, epochs, steps_per_epoch)
             initial_epoch = self._first_epoch(budget, initial_epoch, resume)
             if validation_env is not None:
@@ -217,7 +218,8 @@ class Trainer(Acting):
                 optimizer.learning_rate = rate
         self._unannealed_learning_rates = None
         whole, executions = self.episodes_per_env is not None, self._iterations_per_execution
-        return Budget(horizon * world.num_envs, total_steps, epochs, steps_per_epoch, whole, executions)
+        most = self.rollout_steps(horizon, world.num_envs)
+        return Budget(most, total_steps, epochs, steps_per_epoch, whole, executions)
 
     def _first_epoch(self, budget, initial_epoch, resume):
         """The epoch to begin with, to which progress is set where no fit is resumed."""
