@@ -17,7 +17,9 @@ class HillClimbing(Search):
 
     1. θ_i = θ + σ ε_i, ε_i standard normal, i = 1 ... P; with `reevaluate` the first is θ itself;
     2. play each, for its mean return J_i;
-    3. the best, if J_i >= J(θ), becomes θ, and σ shrinks; else θ stays, and σ grows.
+    3. the best of the others, if J_i > J(θ), becomes θ, and σ shrinks; else θ stays, and σ grows.
+
+    The source takes equals for a success. Where all returns are equal the noise would then shrink, and find nothing.
 
     Where returns are noisy, what was once lucky would stand for ever; `reevaluate` lets θ play in every population, and
     J(θ) is the mean over all of them since it was found.
@@ -101,7 +103,7 @@ class HillClimbing(Search):
         returns = play(members)
         value, count, others = judged(self.present.value, returns, self.reevaluate)
         best = tf.argmax(others, output_type=tf.int32)
-        improved = (others[best] >= value) | (count == 0)
+        improved = (others[best] > value) | (count == 0)
         place = best + int(self.reevaluate)
         self.move_to(tf.where(improved, members[place], theta))
         self.present.assign(tf.where(improved, tf.stack([others[best], 1.0]), tf.stack([value, count])))
