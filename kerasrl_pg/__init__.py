@@ -54,8 +54,11 @@ from kerasrl_pg.agents import (  # noqa: E402
     Agent,
     BehaviorCloning,
     ConstrainedGradient,
+    EvolutionStrategies,
+    HillClimbing,
     ImportanceSampling,
     PPOPenalty,
+    SimulatedAnnealing,
 )
 from kerasrl_pg.models import Networks  # noqa: E402
 from kerasrl_pg.seeds import SeedRuns, fit_seeds  # noqa: E402
@@ -67,6 +70,8 @@ __all__ = [
     "Agent",
     "BehaviorCloning",
     "ConstrainedGradient",
+    "EvolutionStrategies",
+    "HillClimbing",
     "ImportanceSampling",
     "NPG",
     "Networks",
@@ -74,6 +79,7 @@ __all__ = [
     "PPOPenalty",
     "REINFORCE",
     "SeedRuns",
+    "SimulatedAnnealing",
     "TRPO",
     "baselines",
     "callbacks",

@@ -134,14 +134,14 @@ class Clock:
 
         Args:
             coefficients: Dictionary of numbers, schedules, or anything else.
-            optimizer: Keras optimizer, whose `learning_rate` is among them where it is a schedule's.
+            optimizer: Keras optimizer, whose `learning_rate` is among them where it is a schedule's; or None.
         """
         schedules = {name: value for name, value in coefficients.items() if is_schedule(value)}
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
 
         def present():
             values = {name: self.value(schedule) for name, schedule in schedules.items()}
-            if isinstance(optimizer._learning_rate, KerasSchedule):
+            if isinstance(getattr(optimizer, "_learning_rate", None), KerasSchedule):
                 values["learning_rate"] = optimizer.learning_rate
             return values
 

@@ -93,7 +93,7 @@ class Agent(Trainer):
     needs_critic = True
     differentiates_twice = False  # Whether a gradient is differentiated once more, as for the Fisher matrix.
     alternates = False  # Whether the method descends policy and critic by turns, so that each needs its own optimizer.
-    learns_from_stored = False  # Whether `fit` takes a dataset in place of an environment.
+    usual_envs = 1  # Environments that `fit` makes side by side where nobody says how many.
     episodes_per_env = None  # Whole episodes of each environment in a rollout, for methods that need them.
     normalize_advantages = False  # True or "batch": `credit` standardises them over the rollout.
     known = ("policy", "critic", "networks", "reward_scaling", "name")  # Arguments that are no settings.
@@ -181,6 +181,10 @@ class Agent(Trainer):
     def rollout_horizon(self, env):
         """T, the rows of one rollout from this vector environment."""
         return self.horizon
+
+    def rollout_steps(self, horizon, num_envs):
+        """The most environment steps that an iteration may take, with rollouts of `horizon` x `num_envs`."""
+        return horizon * num_envs
 
     def default_optimizer(self):
         """What `compile()` takes where none is given: Adam with PPO's customary constants.

@@ -85,16 +85,7 @@ class Episodic(Agent):
         return self.episodes
 
     def rollout_horizon(self, vector_env):
-        if self.horizon is not None:
-            return self.horizon
-        limit = _time_limit(vector_env)
-        if limit is None:
-            raise ValueError(
-                "`horizon` must be given for an environment without a time limit. Received: horizon=None. "
-                "Give the most steps that an iteration's episodes may take, or wrap the environment in "
-                "gymnasium.wrappers.TimeLimit."
-            )
-        return self.episodes_per_env * limit
+        return self.horizon or self.episodes_per_env * time_limit(vector_env)
 
     def less_baseline(self, credit, rollout):
         """R_t - b(s_t) [T, N]; a critic's values are off already."""
@@ -110,8 +101,23 @@ class Episodic(Agent):
         return ops.average_baseline(credit, rollout.ends, rollout.valid)
 
 
+def time_limit(vector_env):
+    """The environment's own limit of steps in an episode.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    limit = _time_limit(vector_env)
+    if limit is None:
+        raise ValueError(
+            "`horizon` must be given for an environment without a time limit. Received: horizon=None. "
+            "Give the most steps that an iteration's episodes may take, or wrap the environment in "
+            "gymnasium.wrappers.TimeLimit."
+        )
+    return limit
+
+
 def _time_limit(vector_env):
-    """The environment's own limit of steps in an episode, or None."""
     if isinstance(vector_env, CompiledEnv):
         return vector_env.max_episode_steps
     for env in (*getattr(vector_env, "envs", ())[:1], vector_env):

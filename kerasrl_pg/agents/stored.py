@@ -4,6 +4,8 @@ from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.checks import check_whole
 from kerasrl_pg.envs.compiled import CompiledEnv
 from kerasrl_pg.settings import Setting
+from kerasrl_pg.training import stored
+from kerasrl_pg.training.host import HostTraining
 
 
 class FromStored(Agent):
@@ -17,7 +19,6 @@ class FromStored(Agent):
         episodes: Stored episodes of an iteration, at least 1.
     """
 
-    learns_from_stored = True
     needs_log_probs = False  # Whether the method must know with which probability actions were taken.
 
     episodes = Setting(check_whole)
@@ -41,3 +42,20 @@ class FromStored(Agent):
 
     def length_of_sequences(self, horizon):
         return horizon if self.actor_critic.memories else 1
+
+    # A fit, with a dataset for its world
+
+    def _opened(self, dataset, num_envs):
+        return stored.opened(dataset, num_envs, self.episodes)
+
+    def _begin(self, world, total_steps, epochs, steps_per_epoch):
+        if total_steps is None and steps_per_epoch is None:
+            steps_per_epoch = world.env.batches
+        return super()._begin(world, total_steps, epochs, steps_per_epoch)
+
+    def _training(self, world, budget, seed):
+        self._rooms.clock.budget.assign(budget.annealing())
+        trajectories, networks = world.env.trajectories, self.actor_critic
+        self._note_masks(trajectories.gives_masks(networks))
+        reader = stored.Reader(trajectories, networks, self.needs_log_probs, world.num_envs, self.seed)
+        return HostTraining(reader, reader, self._iteration(world.num_envs), self.program, budget.annealing())

@@ -14,14 +14,16 @@ from gymnasium.vector.utils import iterate
 from kerasrl_pg.envs.spaces import shown
 
 
-def make_vector_env(env, num_envs=None, argument="env"):
+def make_vector_env(env, num_envs=None, argument="env", copies=1):
     """A gymnasium vector environment from an id, a callable, an `Env` or a `VectorEnv`.
 
     Args:
         env: A gymnasium id (`"CartPole-v1"`), a callable without arguments that returns an `Env` or a `VectorEnv`, one
             `Env`, or a `VectorEnv` (gymnasium's, EnvPool's, ...).
-        num_envs: How many copies to run, at least 1; 1 where it is None. A vector environment brings its own number.
+        num_envs: How many copies to run, at least 1; `copies` where it is None. A vector environment brings its own
+            number, and one `Env` is 1.
         argument: The caller's name for `env`, for error sentences.
+        copies: See `num_envs`.
 
     Returns:
         `(vector_env, owned)`: `owned` is True where it was made here, and is then the caller's to close.
@@ -53,17 +55,17 @@ def make_vector_env(env, num_envs=None, argument="env"):
         return _sync([lambda: env]), False
     if isinstance(env, str):
         # As gymnasium's own vectors do: one checked copy shows what is wrong, checking all of them costs time.
-        rest = [lambda: gym.make(env, disable_env_checker=True)] * ((num_envs or 1) - 1)
+        rest = [lambda: gym.make(env, disable_env_checker=True)] * ((num_envs or copies) - 1)
         return _sync([lambda: gym.make(env), *rest]), True
     if callable(env):
-        return _called(env, num_envs, argument), True
+        return _called(env, num_envs, argument, copies), True
     raise TypeError(
         f"`{argument}` must be a gymnasium id, a callable that makes an environment, a gymnasium.Env or a VectorEnv. "
         f"Received: {argument}={env!r}."
     )
 
 
-def _called(make, num_envs, argument):
+def _called(make, num_envs, argument, copies):
     """A vector environment of what a callable makes; arguments of `make_vector_env`."""
     first = make()
     if isinstance(first, VectorEnv):
@@ -73,11 +75,11 @@ def _called(make, num_envs, argument):
             f"`{argument}` as a callable must return a gymnasium.Env or VectorEnv. Received: {type(first)}."
         )
     _check_spaces(first, argument)
-    vector_env = _sync([lambda: first, *[make] * ((num_envs or 1) - 1)])
+    vector_env = _sync([lambda: first, *[make] * ((num_envs or copies) - 1)])
     if len({id(one) for one in vector_env.envs}) < vector_env.num_envs:
         raise ValueError(
-            f"`{argument}` as a callable must make a new environment at each call, since num_envs={num_envs}. "
-            f"Received: {argument}={make!r}, which gave the same one twice."
+            f"`{argument}` as a callable must make a new environment at each call, since "
+            f"num_envs={vector_env.num_envs}. Received: {argument}={make!r}, which gave the same one twice."
         )
     return vector_env
 
@@ -212,8 +214,18 @@ class Stepper:
         self.gives_masks = any(mask is not None for mask in self._masks)
         return observations
 
-    def step(self, actions):
+    @property
+    def waits(self):
+        """Whether `step` lets environments wait that do not play; else all are stepped."""
+        return self._envs is not None
+
+    def step(self, actions, playing=None):
         """Steps all environments with `actions` [N, ...]; returns a `Step`.
+
+        Args:
+            actions: As the environments accept them.
+            playing: None, or bool [N], which environments need to be stepped. Where the others can wait, they do, and
+                give their last observation again and a reward of 0.
 
         Raises:
             ValueError: If what comes out is no `(observation, reward, terminated, truncated, info)`, an observation
@@ -221,7 +233,7 @@ class Stepper:
             RuntimeError: If an environment raised; the sentence says which and at which step.
         """
         self._in_reset = False
-        raw, rows, rewards, terminated, truncated, info = self._play(actions)
+        raw, rows, rewards, terminated, truncated, info = self._play(actions, playing)
         if self.gives_masks or self._steps == 0:
             self._note_masks(info)
             if not self.gives_masks and any(mask is not None for mask in self._masks):
@@ -253,12 +265,17 @@ class Stepper:
                 next_observations = self._put(copies, index, self._final(info, index))
         return Step(rewards, terminated, truncated, next_observations, ended, valid, observations, starts)
 
-    def _play_each(self, actions):
+    def _play_each(self, actions, playing):
         """One step in each environment of a `SyncVectorEnv`."""
         results = []
+        if playing is not None:
+            self._resetting = ~playing  # Nobody asks what is allowed there.
         try:
             for env, action in zip(self._envs, iterate(self.env.action_space, actions), strict=True):
-                results.append(env.step(action))
+                if playing is None or playing[len(results)]:
+                    results.append(env.step(action))
+                else:
+                    results.append((self._last[len(results)], 0.0, False, False, {}))
         except Exception as error:
             raise self._raised(error, len(results)) from error
         try:
@@ -266,9 +283,10 @@ class Stepper:
         except (ValueError, TypeError):
             fits = [isinstance(result, (tuple, list)) and len(result) == 5 for result in results]
             raise self._no_step(results[fits.index(False)], fits.index(False)) from None
+        self._last = raw
         return raw, True, self._numbers(rewards), *self._flags(terminated, truncated), infos
 
-    def _play_workers(self, actions):
+    def _play_workers(self, actions, playing):
         """One step of an `AsyncVectorEnv`: its own `step`, but for the conversion to arrays."""
         env = self.env
         try:
@@ -285,7 +303,7 @@ class Stepper:
             raw = env.observations
         return raw, not env.shared_memory, self._numbers(rewards), *self._flags(terminated, truncated), infos
 
-    def _play_vector(self, actions):
+    def _play_vector(self, actions, playing):
         """One step of any other vector environment."""
         try:
             result = self.env.step(actions)

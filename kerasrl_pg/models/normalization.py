@@ -25,7 +25,11 @@ class _Statistics(keras.layers.Layer):
 
     def merge(self, values, valid):
         """Merges values [B, ...] or [T, N], less those rows that are not `valid`, into the statistics."""
-        batch = ops.masked_moments(tf.cast(values, tf.float64), valid)
+        self.merge_moments(*ops.masked_moments(tf.cast(values, tf.float64), valid))
+
+    def merge_moments(self, mean, variance, count):
+        """Merges moments, as `ops.masked_moments` gives them, into the statistics."""
+        batch = mean, variance, count
         variables = self.mean, self.variance, self.count
         for variable, value in zip(variables, ops.merge_moments(*(v.value for v in variables), *batch), strict=True):
             variable.assign(value)

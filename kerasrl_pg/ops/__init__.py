@@ -33,6 +33,13 @@ from kerasrl_pg.ops.returns import (
     whole_returns,
 )
 from kerasrl_pg.ops.scores import squared_score_norms
+from kerasrl_pg.ops.search import (
+    adapted_noise,
+    antithetic,
+    centred_ranks,
+    metropolis_probability,
+    smoothed_gradient,
+)
 from kerasrl_pg.ops.shapes import (
     check_same_shape,
     flatten_time,
@@ -60,9 +67,12 @@ from kerasrl_pg.ops.value import clipped_squared_error, explained_variance, squa
 
 __all__ = [
     "adapt_penalty",
+    "adapted_noise",
     "all_finite",
+    "antithetic",
     "average_baseline",
     "backtracking_line_search",
+    "centred_ranks",
     "check_same_shape",
     "clip_fraction",
     "clipped_objective",
@@ -96,6 +106,7 @@ __all__ = [
     "masked_mean",
     "masked_moments",
     "merge_moments",
+    "metropolis_probability",
     "n_step_advantages",
     "natural_step_size",
     "normalize",
@@ -105,6 +116,7 @@ __all__ = [
     "scale_rewards",
     "score_function_objective",
     "self_normalized",
+    "smoothed_gradient",
     "solve_fisher",
     "split_parameters",
     "squared_error",

@@ -255,7 +255,7 @@ def allowed(stepper, head, mask_key, observations, where):
     masks |= stepper.ignores_actions.reshape(-1, *[1] * len(head.mask_shape))
     nothing = head.all_masked(masks)
     if nothing.any():
-        raise _nothing_allowed(where(int(nothing.argmax())))
+        raise nothing_allowed(where(int(nothing.argmax())))
     return masks
 
 
@@ -274,10 +274,10 @@ def check_masks(rollout, head):
     nothing = head.all_masked(rollout.inputs.masks) & rollout.valid
     if nothing.any():
         t, index = np.argwhere(nothing)[0]
-        raise _nothing_allowed(f"from environment {index} in step {t} of the rollout")
+        raise nothing_allowed(f"from environment {index} in step {t} of the rollout")
 
 
-def _nothing_allowed(where):
+def nothing_allowed(where):
     return ValueError(
         f"An action mask must allow something. Received: a mask of zeros {where}. End the episode there, or allow an "
         "action that does nothing."

@@ -54,6 +54,7 @@ class Acting(refusals.Refusals, Saved):
         try:
             self.check_settings()
             self._build_optimizers()
+            self.build_state()
         except Exception:  # Or the next call would take the agent for built, and check nothing.
             self._take_networks(*given)
             self._rooms.actor_critic = None
@@ -62,6 +63,9 @@ class Acting(refusals.Refusals, Saved):
         for model in (self.policy, self.critic, self.shared_model):
             if isinstance(model, keras.Model):
                 model.predict = refusals.predict_of_a_network
+
+    def build_state(self):
+        """Adds the weights that a method keeps beside the networks', once these are there."""
 
     def _take_networks(self, policy, critic, shared=None):
         constructed, self._constructed = vars(self).get("_constructed", False), False
@@ -116,14 +120,18 @@ class Acting(refusals.Refusals, Saved):
         actors, key = self._rooms.actors, (num_envs, deterministic, masked, learning)
         if key not in actors:
             networks = self.actor_critic
-            if masked and networks.head.mask_shape is None:
-                raise ValueError(
-                    "`info['action_mask']` must be left out where the policy's head takes no masks. Received: masks, "
-                    f"and the head {networks.head!r}. Take Categorical or MultiCategorical, or a Composite of such."
-                )
+            self._check_masked(masked)
             critic = networks.critic if learning else None
             actors[key] = Actor(networks.policy, networks.head, networks.spec, num_envs, deterministic, masked, critic)
         return actors[key]
+
+    def _check_masked(self, masked):
+        """Refuses masks for a head that takes none."""
+        if masked and self.head.mask_shape is None:
+            raise ValueError(
+                "`info['action_mask']` must be left out where the policy's head takes no masks. Received: masks, "
+                f"and the head {self.head!r}. Take Categorical or MultiCategorical, or a Composite of such."
+            )
 
     def _actor_for(self, num_envs, deterministic, learning=False):
         """Function from whether the environments give action masks to the `Actor`."""
@@ -142,6 +150,7 @@ class Acting(refusals.Refusals, Saved):
             given: Whether it gives masks, there or in a leaf.
             learning: Whether it is learnt in; to be judged in one that gives masks binds an agent to nothing.
         """
+        self._check_masked(given)
         if learning and given and self.actor_critic.mask_key is None:
             vars(self)["action_masks"] = "info"
         elif not given and self.action_masks == "info":

@@ -5,6 +5,7 @@ import tensorflow as tf
 from kerasrl_pg.compilation_cache import first_call
 from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.collect import check_finite, check_masks
+from kerasrl_pg.training.iteration import largest_reward
 from kerasrl_pg.training.logs import MOST_LOGS, pack_logs
 
 
@@ -92,7 +93,7 @@ class CompiledTraining:
         check_masks(rollout, self._iteration.networks.head)
         check_finite(rollout, self._iteration.networks.spec)
         if bad > 1:
-            raise self._iteration.not_finite(bad - 1, names, rollout)
+            raise self._iteration.not_finite(bad - 1, names, largest_reward(rollout))
         raise ValueError("A rollout must be finite. Received: one that is not. Repair the environment.")
 
     def _collect(self, players):

@@ -38,8 +38,9 @@ class World(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(env, num_envs):
-    """A `World` from anything a user passes, closed afterwards where it was made here."""
+def opened(env, num_envs, copies=1):
+    """A `World` from anything a user passes, of `copies` where neither says how many; closed afterwards where it was
+    made here."""
     if isinstance(env, CompiledEnv):
         if num_envs not in (None, env.num_envs):
             raise ValueError(
@@ -47,7 +48,7 @@ def opened(env, num_envs):
             )
         yield World(env, True, env.observation_space, env.action_space)
         return
-    vector_env, owned = make_vector_env(env, num_envs)
+    vector_env, owned = make_vector_env(env, num_envs, copies=copies)
     with _closing(vector_env, owned):
         yield World(vector_env, False, vector_env.single_observation_space, vector_env.single_action_space)
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from kerasrl_pg.compilation_cache import first_call
 from kerasrl_pg.rollouts.packing import Packing
+from kerasrl_pg.training.iteration import largest_reward
 
 
 class HostTraining:
@@ -69,7 +70,7 @@ class HostTraining:
             values, numbers = self._update(*arguments)
         *numbers, bad = numbers.numpy().tolist()
         if bad:
-            raise self._iteration.not_finite(bad, self._names, rollout)
+            raise self._iteration.not_finite(bad, self._names, largest_reward(rollout))
         return dict(zip(self._names, values.numpy().tolist(), strict=True)), numbers
 
     def _make(self):

@@ -86,13 +86,42 @@ class Iteration(NamedTuple):
         owners = [n for n, model in models.items() if model and any(v.value is variable for v in model.variables)]
         return f"`{variable.name.removesuffix(':0')}`{''.join(f' of the {owner}' for owner in owners[:1])}"
 
-    def not_finite(self, bad, names, rollout):
+    def search(self, play, members, annealing):
+        """Plays a population, and improves on it; for a method without gradients.
+
+        Args:
+            play: Function from the members' weights [P, D] to what became of them, `Played`.
+            members: The `Members`.
+            annealing: int64[2], from `Budget.annealing`.
+
+        Returns:
+            `(logs, played)`: the method's logs and what followed a schedule, and the `Played`.
+        """
+        followed, populations = self.coefficients(), []
+
+        def once(weights):
+            if populations:
+                raise ValueError("`play` must be called once in an iteration. Received: a second call.")
+            populations.append(play(weights))
+            return populations[0].returns
+
+        with self.annealing.annealed(self.counters.progress.value, annealing) as rate:
+            logs = self.train_step(once)
+        (played,) = populations
+        # After it, so that all members were played with one and the same.
+        members.learn(played.moments)
+        self.counters.add(played.steps)
+        self.set_noise()
+        returns = {"mean_return": tf.reduce_mean(played.returns), "best_return": tf.reduce_max(played.returns)}
+        return {name: tf.cast(x, tf.float32) for name, x in {**followed, **logs, **returns, **rate}.items()}, played
+
+    def not_finite(self, bad, names, largest):
         """The error of an update that was undone because of its `bad`-th tensor.
 
         Args:
             bad: From `undo_unless_finite`, whose witnesses were the logs.
             names: Of the logs.
-            rollout: What it learned from.
+            largest: The largest |reward| of what it learned from.
         """
         floats = [v for v in self.variables if v.dtype.is_floating]
         before = next((variable for variable in floats if not ops.all_finite(variable)), None)
@@ -102,10 +131,14 @@ class Iteration(NamedTuple):
                 "update. Load good weights, or make a new agent."
             )
         what = f"`{names[bad - 1]}`" if bad <= len(names) else self.called(floats[bad - 1 - len(names)])
-        rewards = float(tf.reduce_max(tf.abs(tf.where(rollout.valid, rollout.rewards, 0.0))))
         return NotFinite(
             f"{what} must be finite after an update. Received: NaN or infinity in iteration "
-            f"{int(self.counters.iterations) + 1}, whose largest |reward| is {rewards:g}. The update was undone: the "
-            "agent keeps the weights of its last finished update. Lower the learning rate, clip gradients "
+            f"{int(self.counters.iterations) + 1}, whose largest |reward| is {float(largest):g}. The update was "
+            "undone: the agent keeps the weights of its last finished update. Lower the learning rate, clip gradients "
             "(global_clipnorm), or scale rewards and observations."
         )
+
+
+def largest_reward(rollout):
+    """The largest |reward| of a `Rollout`."""
+    return tf.reduce_max(tf.abs(tf.where(rollout.valid, rollout.rewards, 0.0)))

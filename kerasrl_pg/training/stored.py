@@ -40,7 +40,7 @@ def opened(dataset, num_envs, episodes):
     yield World(stored, False, trajectories.observation_space, trajectories.action_space)
 
 
-def refuse(env, agent):
+def refuse_stored(env, agent):
     """Refuses a dataset in the place of an environment."""
     if isinstance(env, Trajectories) or type(env).__name__ == "MinariDataset":
         raise TypeError(

@@ -13,12 +13,13 @@ from kerasrl_pg.rollouts.actor import has_convolutions
 from kerasrl_pg.rollouts.collect import Collector
 from kerasrl_pg.rollouts.evaluate import RESULTS
 from kerasrl_pg.settings import settings
-from kerasrl_pg.training import fitting, stored
+from kerasrl_pg.training import fitting
 from kerasrl_pg.training.acting import Acting
 from kerasrl_pg.training.compiled import CompiledTraining
 from kerasrl_pg.training.host import HostTraining, Noise
 from kerasrl_pg.training.iteration import Iteration
 from kerasrl_pg.training.optimizers import Annealing, check_annealing, check_optimizer
+from kerasrl_pg.training.stored import refuse_stored
 
 
 class Trainer(Acting):
@@ -145,7 +146,8 @@ class Trainer(Acting):
             epochs: Number of epochs. With `total_steps` each epoch is an equal share of it (10 if left out: ours, for
                 ten lines of progress); without, it goes with `steps_per_epoch`.
             steps_per_epoch: Iterations (rollout and update) in an epoch.
-            num_envs: N, environments stepped side by side; the vector's own number, else 1.
+            num_envs: N, environments stepped side by side; the vector's own number, else 1, or as many as a
+                population has members.
             callbacks: One Keras callback, or a list. Weights that one sets while the fit runs, such as the best of
                 `EarlyStopping`, are those of networks and statistics: the agent's counters and random state go on, and
                 tell what was spent. (Keras does not set back the optimizer with them.)
@@ -207,10 +209,8 @@ class Trainer(Acting):
                     self._rooms.fit = self._initial_epoch = None
 
     def _opened(self, env, num_envs):
-        if self.learns_from_stored:
-            return stored.opened(env, num_envs, self.episodes)
-        stored.refuse(env, self)
-        return fitting.opened(env, num_envs)
+        refuse_stored(env, self)
+        return fitting.opened(env, num_envs, self.usual_envs)
 
     def _begin(self, world, total_steps, epochs, steps_per_epoch):
         """Gets the agent ready for a world; the fit's `Budget`."""
@@ -223,9 +223,8 @@ class Trainer(Acting):
                 optimizer.learning_rate = rate
         self._unannealed_learning_rates = None
         whole, executions = self.episodes_per_env is not None, self._iterations_per_execution
-        if self.learns_from_stored and total_steps is None and steps_per_epoch is None:
-            steps_per_epoch = world.env.batches
-        return Budget(horizon * world.num_envs, total_steps, epochs, steps_per_epoch, whole, executions)
+        most = self.rollout_steps(horizon, world.num_envs)
+        return Budget(most, total_steps, epochs, steps_per_epoch, whole, executions)
 
     def _first_epoch(self, budget, initial_epoch, resume):
         """The epoch to begin with, to which progress is set where no fit is resumed."""
@@ -269,10 +268,6 @@ class Trainer(Acting):
         self._rooms.clock.budget.assign(budget.annealing())
         self._set_noise()
         n, horizon, networks = world.num_envs, self.rollout_horizon(world.env), self.actor_critic
-        if self.learns_from_stored:
-            self._note_masks(world.env.trajectories.gives_masks(networks))
-            reader = stored.Reader(world.env.trajectories, networks, self.needs_log_probs, n, self.seed)
-            return HostTraining(reader, reader, self._iteration(n), self.program, budget.annealing())
         carry = None if self.reward_scaling is None else self.reward_carry(n)
         if world.compiled:
             check_contract(world.env)

@@ -19,6 +19,7 @@ MODULES = [
         "ops.policy_gradient",
         "ops.random",
         "ops.returns",
+        "ops.search",
         "ops.shapes",
         "ops.statistics",
         "ops.value",
