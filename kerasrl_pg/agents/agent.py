@@ -91,9 +91,7 @@ class Agent(Trainer):
     """
 
     needs_critic = True
-    differentiates_twice = False  # Whether a gradient is differentiated once more, as for the Fisher matrix.
     alternates = False  # Whether the method descends policy and critic by turns, so that each needs its own optimizer.
-    usual_envs = 1  # Environments that `fit` makes side by side where nobody says how many.
     episodes_per_env = None  # Whole episodes of each environment in a rollout, for methods that need them.
     normalize_advantages = False  # True or "batch": `credit` standardises them over the rollout.
     known = ("policy", "critic", "networks", "reward_scaling", "name")  # Arguments that are no settings.

@@ -202,8 +202,7 @@ class Stepper:
             ValueError: If what comes out is no `(observation, info)`, or no observation of the spec.
             RuntimeError: If an environment raised; the sentence says which.
         """
-        self._resetting[:] = False
-        self._steps = 0
+        self._resetting[:], self._steps = False, 0
         seed = int(seed) if seed is not None and self._seeded_by_reset else None
         self._in_reset = self.gives_masks = True
         self._masks = [None] * self.num_envs
@@ -242,8 +241,7 @@ class Stepper:
                     "from `reset`. Give it in both, ones where all is allowed."
                 )
         next_observations = observations = self.spec.read(raw, self.num_envs, self._where, rows)
-        self._steps += 1
-        self._in_reset = True
+        self._steps, self._in_reset = self._steps + 1, True
         valid = None
         ended = starts = terminated | truncated
         if self.mode is AutoresetMode.NEXT_STEP and not self._masked_reset:
@@ -253,15 +251,13 @@ class Stepper:
             self._resetting = ended
         elif ended.any():
             # The environment may reuse its buffer, so observations are copied before anything is reset.
-            copies = self.spec.map(lambda _, x: np.array(x), observations)
+            copies, index = self.spec.map(lambda _, x: np.array(x), observations), ended.nonzero()[0]
             if self._envs is not None:
-                index = ended.nonzero()[0]
                 observations = self._put(copies, index, self._reset_each(index))
             elif self._masked_reset:
                 next_observations = copies
                 observations = self._reset_all(options=_Mask(reset_mask=ended))
             else:
-                index = ended.nonzero()[0]
                 next_observations = self._put(copies, index, self._final(info, index))
         return Step(rewards, terminated, truncated, next_observations, ended, valid, observations, starts)
 

@@ -166,7 +166,7 @@ class MDP:
         by_step = policy.ndim == 3 and self.horizon is not None
         _check_probabilities("policy", policy, (self.horizon, *self.shape) if by_step else self.shape)
         if self.horizon is None:
-            return self._stationary(policy)
+            return _stationary(self, policy)
         policy = np.broadcast_to(policy, (self.horizon, *self.shape))
         action_values, visits, following = [], [self.initial], np.zeros(self.shape[0])
         for pi in policy[::-1]:
@@ -177,11 +177,6 @@ class MDP:
         action_values = np.stack(action_values[::-1])
         values = np.sum(policy * action_values, -1)
         return Evaluation(float(self.initial @ values[0]), values, action_values, np.stack(visits))
-
-    def _stationary(self, policy):
-        values = np.linalg.solve(self._resolvent(policy, self.gamma), np.sum(policy * self.expected_rewards, -1))
-        visits = self.visits(policy)
-        return Evaluation(float(self.initial @ values), values, self.backup(values), visits)
 
     def _resolvent(self, policy, gamma):
         """I - γ P_π, refused where it is singular."""
@@ -390,6 +385,11 @@ class MDP:
         found = [optimize.minimize(minus, first, jac=True, method="L-BFGS-B") for first in firsts]
         best = min(found, key=lambda result: result.fun)
         return float(-best.fun), probabilities(best.x)
+
+
+def _stationary(mdp, policy):
+    values = np.linalg.solve(mdp._resolvent(policy, mdp.gamma), np.sum(policy * mdp.expected_rewards, -1))
+    return Evaluation(float(mdp.initial @ values), values, mdp.backup(values), mdp.visits(policy))
 
 
 def _optimize():

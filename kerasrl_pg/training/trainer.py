@@ -18,12 +18,16 @@ from kerasrl_pg.training.acting import Acting
 from kerasrl_pg.training.compiled import CompiledTraining
 from kerasrl_pg.training.host import HostTraining, Noise
 from kerasrl_pg.training.iteration import Iteration
+from kerasrl_pg.training.keras_loop import KerasLoop
 from kerasrl_pg.training.optimizers import Annealing, check_annealing, check_optimizer
 from kerasrl_pg.training.stored import refuse_stored
 
 
-class Trainer(Acting):
+class Trainer(KerasLoop, Acting):
     """An agent's `compile` and `fit`; base of `Agent`, which has the settings and the tools of a method's author."""
+
+    differentiates_twice = False  # Whether a gradient is differentiated once more, as for the Fisher matrix.
+    usual_envs = 1  # Environments that `fit` makes side by side where nobody says how many.
 
     @knows_its_arguments
     def compile(
@@ -362,27 +366,3 @@ class Trainer(Acting):
             validation_freq=validation_freq,
             shuffle=False,
         )
-
-    def make_train_function(self, force=False):
-        """Keras's hook: the Python function that runs one execution."""
-        self.train_function = lambda _: self._rooms.fit.iterate()
-
-    def reset_metrics(self):
-        """Starts new epoch means; Keras calls it at each epoch's begin."""
-        super().reset_metrics()
-        if self._rooms.fit is not None:
-            self._rooms.fit.start_epoch()
-
-    # Keras asks `stop_training` both to leave an epoch and to leave the fit. An epoch that has used up its share of
-    # environment steps ends through the same door, and the budget's callback closes it again.
-    @property
-    def stop_training(self):
-        """Whether Keras should leave the present loop; callbacks set it to end the fit."""
-        fit = self._rooms.fit
-        # A number: TensorFlow skips setting an attribute to the very object that it already is, such as True.
-        return int(self._rooms.stop_training or (fit is not None and fit.budget.epoch_is_over))
-
-    @stop_training.setter
-    def stop_training(self, value):
-        if hasattr(self, "_rooms"):
-            self._rooms.stop_training = value
