@@ -28,7 +28,7 @@ class Trajectories:
         ValueError: If there is no such dataset, or it holds no episodes.
         TypeError: If `dataset` is something else, or `behavior` no built agent.
 
-    >>> Trajectories("no/such-v0")
+    >>> Trajectories("no/such-v0")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ValueError: `dataset` must be the id of a dataset on this machine. Received: 'no/such-v0', which is not in ...
