@@ -100,6 +100,17 @@ SPEED_CASE = {
 # Gradients go back through one length of ours, a divisor of the minibatch; of theirs through what a minibatch holds of
 # an episode, 128 steps at most.
 SPEED = {f"speed-{length}": {**SPEED_CASE, "sequence_length": length} for length in (128, 16)}
+# RL Baselines3 Zoo's for this environment (hyperparams/ppo_lstm.yml, CartPoleNoVel-v1), whose schedules cost nothing.
+SPEED["speed-zoo"] = {
+    **SPEED_CASE,
+    "horizon": 32,
+    "sequence_length": 32,
+    "minibatch_size": 256,
+    "update_epochs": 20,
+    "gamma": 0.98,
+    "gae_lambda": 0.8,
+    "learning_rate": 1e-3,
+}
 PEERS = {**NAMES, "sb3": "Stable-Baselines3-Contrib"}
 RECORDS = Records(RESULTS, lambda record: (list(CASES).index(record["case"]), record["seed"]))
 
