@@ -20,7 +20,7 @@ setup(
     version="0.1.0",
     description="Policy-gradient reinforcement learning the Keras way",
     packages=find_packages(include=["kerasrl_pg", "kerasrl_pg.*"]),
-    package_data={"kerasrl_pg.serving": ["*.c"]},
+    package_data={"kerasrl_pg.serving": ["*.c"], "kerasrl_pg.presets": ["*.yaml"]},
     # TensorFlow Probability 0.25 imports distutils, which Python 3.12 has only by way of
     # setuptools and 3.13 is untried with. Tested on 3.11 alone.
     python_requires=">=3.11,<3.13",
@@ -34,6 +34,7 @@ setup(
         # KerasTuner search need.
         "tensorboard>=2.21",
         "absl-py",
+        "pyyaml>=6,<7",  # runs as files
         "numpy",
         "setuptools; python_version >= '3.12'",  # distutils, see above
     ],

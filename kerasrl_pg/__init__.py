@@ -61,6 +61,7 @@ from kerasrl_pg.agents import (  # noqa: E402
     SimulatedAnnealing,
 )
 from kerasrl_pg.models import Networks  # noqa: E402
+from kerasrl_pg.run import Run  # noqa: E402
 from kerasrl_pg.seeds import SeedRuns, fit_seeds  # noqa: E402
 
 __version__ = "0.1.0"
@@ -78,6 +79,7 @@ __all__ = [
     "PPO",
     "PPOPenalty",
     "REINFORCE",
+    "Run",
     "SeedRuns",
     "SimulatedAnnealing",
     "TRPO",
