@@ -183,6 +183,7 @@ def test_host_fits_resume_within_an_epoch_too(walk, tmp_path):
     assert history.history["learning_rate"][-1] == pytest.approx(1e-2 * 0.3)  # Mean of 0.5, 0.4, ... 0.1.
 
 
+@pytest.mark.slow
 def test_processes_and_thread_counts_give_identical_weights(tmp_path):
     program = (
         "import sys, numpy as np, tensorflow as tf\n"
@@ -219,7 +220,7 @@ def test_a_second_fit_goes_on_with_the_episodes_and_a_seed_starts_anew():
 @pytest.mark.parametrize(
     "name", ["a2c", "ppo", "reinforce_value", *(pytest.param(name, marks=slow) for name in ("reinforce", "trpo"))]
 )
-@pytest.mark.quick("ppo", "reinforce_value")
+@pytest.mark.quick("ppo")
 def test_it_learns_the_road_and_its_policy_does_on_the_host(name):
     kwargs = {"horizon": 12, "episodes": 1} if name.startswith("reinforce") else {"entropy_coef": 0.0}
     if name == "reinforce":
@@ -311,6 +312,7 @@ class Growing(Road):
 
 
 @pytest.mark.parametrize("name", ["a2c", "trpo", *(pytest.param(name, marks=slow) for name in ("ppo", "ppo_penalty"))])
+@pytest.mark.quick("trpo")
 def test_an_update_that_is_not_finite_is_undone_and_named(name):
     """In the middle of an execution: the two iterations before it stand."""
     agent = make(name, {"steps_per_execution": 5}, reward_scaling=True)

@@ -44,6 +44,7 @@ def same(left, right):
 
 @every_baseline
 @pytest.mark.parametrize("natural", [False, True])
+@pytest.mark.quick("False-none", "True-weighted", "True-time", "False-average")
 def test_the_mean_step_goes_where_the_exact_one_does(baseline, natural):
     """∇J, and (F + cI)⁻¹ ∇J, in a process whose episodes are all as long. F is estimated from the same rollout as ∇J,
     whose product is off by chance of order 1 / N: eight environments, and an interval that this stays below."""
@@ -57,6 +58,7 @@ def test_the_mean_step_goes_where_the_exact_one_does(baseline, natural):
 
 
 @every_method
+@pytest.mark.quick("constrained")
 def test_a_run_is_saved_and_goes_on(method, walk, tmp_path):
     agent, history = fitted(method, walk)
     assert history["episodes"] == [4.0] and not {"critic_loss", "explained_variance"} & {*history}

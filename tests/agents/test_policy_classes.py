@@ -61,6 +61,7 @@ def test_every_agent_moves_saves_and_loads_every_class(name, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.quick("tabular")
 def test_solves_a_corridor_on_either_kind_of_environment_and_is_exported(kind, tmp_path):
     agent = pg.A2C(networks=CLASSES[kind], seed=0, gamma=0.9, horizon=16)
     agent.compile(keras.optimizers.Adam(0.05), jit_compile=False)

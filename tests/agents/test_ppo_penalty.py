@@ -42,6 +42,7 @@ class Rigged(pg.PPOPenalty):
 
 
 @pytest.mark.parametrize("mode", [{"jit_compile": True}, {"jit_compile": False}, {"run_eagerly": True}])
+@pytest.mark.quick("mode0")
 def test_multiplier_follows_the_rule(mode, walk):
     agent = penalty(Rigged, target_kl=0.01, initial_penalty=2.0, update_epochs=1)
     agent.kls = [0.001, 0.0066, 0.0067, 0.0149, 0.0151, 0.2, 0.2, 0.01, 0.002]
@@ -66,7 +67,7 @@ def test_multiplier_is_saved(walk, tmp_path):
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.quick("multi_categorical", "tanh_gaussian", "mixture")
+@pytest.mark.quick("tanh_gaussian")
 def test_every_minibatch_meets_its_own_rows_of_the_old_policy(head, bandit):
     """At learning rate 0 the divergence is 0 in every row, up to rounding, and its price is, too."""
     kind, space = HEADS[head]

@@ -117,7 +117,7 @@ def test_no_accepted_step_breaks_a_promise():
         ("mixture", True, 5),
     ],
 )
-@pytest.mark.quick("categorical-False-5", "gaussian-False-100", "beta-False-5", "mixture-True-5")
+@pytest.mark.quick("categorical-False-5", "mixture-True-5")
 def test_promises_are_kept_with_every_head(head, xla, updates):
     agent = bound(head=head, max_kl=0.05, damping=1e-3)
     step, accepted = compiled(agent, xla), 0
@@ -134,6 +134,7 @@ def test_promises_are_kept_with_every_head(head, xla, updates):
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.quick("eager", "graph")
 def test_without_line_search_it_is_npg(mode):
     agents = bound(pg.NPG, max_kl=0.1), bound(pg.TRPO, max_kl=0.1, backtracks=None)
     steps = [agent.train_step if mode == "eager" else compiled(agent, mode == "xla") for agent in agents]
@@ -178,6 +179,7 @@ RIGS = {
         ("nan", "xla"),
     ],
 )
+@pytest.mark.quick("zero-graph", "downhill-graph", "too_far-graph", "nan-graph", "downhill-eager")
 def test_a_bad_step_is_taken_back_bit_by_bit(rig, mode):
     rig, max_kl = RIGS[rig]
     agent = bound(Rigged, max_kl=max_kl)
