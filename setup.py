@@ -11,6 +11,7 @@ MINARI = ["minari[hdf5]>=0.5.3,<0.6"]
 SERVING = ["tensorflow-serving-api>=2.21,<2.22"]
 LITERT = ["ai-edge-litert>=2.3,<3"]  # acting from Python; else TensorFlow's deprecated tf.lite
 PLOT = ["matplotlib"]
+VIDEO = ["imageio>=2.37,<3", "imageio-ffmpeg>=0.6,<1", "pillow"]
 LAB = ["matplotlib", "scipy"]  # pictures; the best memoryless policy
 TUNER = ["scipy", "scikit-learn"]  # KerasTuner's BayesianOptimization imports both
 TEST = ["pytest", "pytest-xdist", "ruff"]
@@ -48,11 +49,24 @@ setup(
         "serving": SERVING,
         "litert": LITERT,
         "plot": PLOT,
+        "video": VIDEO,
         "lab": LAB,
         "tuner": TUNER,
         "test": TEST,
         "dev": TEST,
-        "all": MUJOCO + BOX2D + ENVPOOL + ATARI + MINIGRID + MINARI + SERVING + LITERT + PLOT + LAB + TUNER + TEST,
+        "all": MUJOCO
+        + BOX2D
+        + ENVPOOL
+        + ATARI
+        + MINIGRID
+        + MINARI
+        + SERVING
+        + LITERT
+        + PLOT
+        + VIDEO
+        + LAB
+        + TUNER
+        + TEST,
     },
     entry_points={"console_scripts": ["kerasrl-pg=kerasrl_pg.cli:main"]},
 )

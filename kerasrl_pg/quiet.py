@@ -42,4 +42,8 @@ def held_back():
 def _is_the_command():
     # Python names a module that it runs only when the packages around it have been imported.
     as_module = sys.argv[0] == "-m" and "kerasrl_pg.cli" in sys.orig_argv
-    return as_module or Path(sys.argv[0]).stem == "kerasrl-pg" or sys.argv[0].endswith(f"kerasrl_pg{os.sep}cli.py")
+    return (
+        as_module
+        or Path(sys.argv[0]).stem == "kerasrl-pg"
+        or sys.argv[0].endswith(f"kerasrl_pg{os.sep}cli{os.sep}__main__.py")
+    )
