@@ -171,6 +171,7 @@ def fit(folder):
     return result
 
 
+@pytest.mark.slow
 def test_programs_that_are_cut_off_cost_compiling_and_not_the_run(tmp_path):
     first = fit(tmp_path)  # Importing the library was enough.
     assert first.stdout.startswith("128 ")

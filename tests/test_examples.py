@@ -42,11 +42,13 @@ def test_methods_of_forty_lines(name, run):
     assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf8").splitlines()) <= 40
 
 
+@pytest.mark.slow
 def test_memory(run, capsys):
     run("memory", 1024)
     assert "for a reward of" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_vacuum(run, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     run("vacuum", 4096, tmp_path)
@@ -56,6 +58,7 @@ def test_vacuum(run, tmp_path, capsys):
     assert (tmp_path / "vacuum.png").exists() and (tmp_path / "vacuum.gif").read_bytes().startswith(b"GIF89a")
 
 
+@pytest.mark.slow
 def test_laboratory(run, capsys):
     run("laboratory", 50)
     shown = capsys.readouterr().out
@@ -63,6 +66,7 @@ def test_laboratory(run, capsys):
     assert len((EXAMPLES / "laboratory.py").read_text(encoding="utf8").splitlines()) <= 60
 
 
+@pytest.mark.slow
 def test_own_baseline(run, capsys):
     run("own_baseline", 4)
     shown = capsys.readouterr().out
@@ -87,6 +91,7 @@ def test_schedules(run, capsys):
     assert len((EXAMPLES / "schedules.py").read_text(encoding="utf8").splitlines()) <= 60
 
 
+@pytest.mark.slow
 def test_policy_classes(run, capsys):
     run("policy_classes", 32_768)
     shown = capsys.readouterr().out
@@ -106,6 +111,7 @@ def test_own_compiled_env(run, capsys):
     assert result["return"] > -5.0  # A free fall's is about -15.
 
 
+@pytest.mark.slow
 def test_seeds(run, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     run("seeds", 16_384, tmp_path)
