@@ -19,6 +19,7 @@ COMMANDS = {
     "play": "Watch a saved agent in a window.",
     "video": "Film a saved agent, as a GIF or MP4.",
     "plot": "Draw the learning curves of runs.",
+    "report": "Write one HTML file that says how a run did.",
     "lab": "Draw the laboratory's pictures of the notes' claims.",
     "list": "List agents, presets, environments, heads.",
     "info": "Say what a file or folder holds.",

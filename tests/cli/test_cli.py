@@ -159,6 +159,15 @@ def test_plot_draws_seeds_and_single_runs(done, tmp_path):
         run_here("plot", tmp_path / "three", f"--out={tmp_path}/x.png")
 
 
+def test_report(done, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    out, _ = done
+    run_here("report", f"--from={out}", f"--out={tmp_path}/report.html", "--episodes=2", "--rollouts=2")
+    assert capsys.readouterr().out == f"Report: {tmp_path}/report.html\n"
+    with pytest.raises(app.UsageError, match="which has no run.yaml"):
+        run_here("report", f"--from={tmp_path}", f"--out={tmp_path}/report.html")
+
+
 def test_films_of_a_run_and_of_its_making(tmp_path, capsys):
     from PIL import Image
 
