@@ -98,3 +98,16 @@ __all__ = [
     "schedules",
     "serving",
 ]
+
+
+def __getattr__(name):
+    """`tuning`, when it is asked for: KerasTuner brings gRPC along, which nobody else needs."""
+    if name == "tuning":
+        import importlib
+
+        return importlib.import_module("kerasrl_pg.tuning")
+    raise AttributeError(f"module 'kerasrl_pg' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), "tuning"])

@@ -78,7 +78,7 @@ def restart(agent, fresh):
 
     Args:
         agent: A built and compiled agent.
-        fresh: An agent of the same settings but for the seed.
+        fresh: An agent of the same settings but for the seed; or one that was loaded, with which is gone on.
 
     Raises:
         ValueError: If they differ in more than the seed.
@@ -93,7 +93,7 @@ def restart(agent, fresh):
     for mine, theirs in zip(_variables(agent), _variables(fresh), strict=True):
         mine.assign(theirs)
     agent.seed = fresh.seed
-    agent.forget_episodes()
+    agent.take_episodes(fresh)
 
 
 def _variables(agent):

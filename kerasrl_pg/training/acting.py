@@ -106,6 +106,10 @@ class Acting(Players, refusals.Refusals, Saved):
         """Lets the next fit on a compiled environment start with new episodes."""
         self._rooms.episodes.kept = None
 
+    def take_episodes(self, other):
+        """Lets the next fit on a compiled environment go on with another agent's episodes, if it has some."""
+        self._rooms.episodes.kept = other._rooms.episodes.kept
+
     def call(self, observations):
         """The policy's distribution for observations [B, ...], over what they allow where they hold masks."""
         if self.actor_critic is None:
