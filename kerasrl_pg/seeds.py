@@ -145,12 +145,14 @@ def interquartile_mean(values, axis=-1):
     return np.take(values, range(count // 4, count - count // 4), axis).mean(axis)
 
 
-def bootstrap_interval(values, resamples=10_000):
+def bootstrap_interval(values, resamples=10_000, statistic=interquartile_mean, minus=None):
     """95 % percentile bootstrap of the interquartile mean over seeds.
 
     Args:
         values: [seeds].
         resamples: How many.
+        statistic: Another function of an array and an axis, such as `np.mean`.
+        minus: [other seeds], whose statistic is taken off: the interval is then of a difference.
 
     Returns:
         `(low, high)`.
@@ -159,10 +161,16 @@ def bootstrap_interval(values, resamples=10_000):
 
     >>> bootstrap_interval([2.0, 2.0, 2.0])
     (2.0, 2.0)
+    >>> bootstrap_interval([2.0, 2.0], minus=[0.5])
+    (1.5, 1.5)
     """
-    values = np.asarray(values, float)
-    drawn = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
-    low, high = np.percentile(interquartile_mean(values[drawn]), [2.5, 97.5])
+    rng = np.random.default_rng(0)
+
+    def drawn(values):
+        values = np.asarray(values, float)
+        return statistic(values[rng.integers(0, len(values), (resamples, len(values)))], axis=-1)
+
+    low, high = np.percentile(drawn(values) - (0.0 if minus is None else drawn(minus)), [2.5, 97.5])
     return float(low), float(high)
 
 

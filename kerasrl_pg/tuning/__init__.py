@@ -8,7 +8,22 @@
 from kerasrl_pg.tuning import spaces
 from kerasrl_pg.tuning.hyper_agent import HyperAgent
 from kerasrl_pg.tuning.records import repair
+from kerasrl_pg.tuning.results import Comparison, Results, results, retrain
+from kerasrl_pg.tuning.search import tuner
 from kerasrl_pg.tuning.spaces import sources, space
 from kerasrl_pg.tuning.stopping import Median, MedianStopping
 
-__all__ = ["HyperAgent", "Median", "MedianStopping", "repair", "sources", "space", "spaces"]
+__all__ = [
+    "Comparison",
+    "HyperAgent",
+    "Median",
+    "MedianStopping",
+    "Results",
+    "repair",
+    "results",
+    "retrain",
+    "sources",
+    "space",
+    "spaces",
+    "tuner",
+]

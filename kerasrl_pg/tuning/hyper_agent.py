@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from pathlib import Path
 
 import keras
 import keras_tuner as kt
@@ -167,15 +168,14 @@ class HyperAgent(kt.HyperModel):
                 f"budget. Received: {until}."
             )
         mine, theirs = _sorted(callbacks or [])
-        trial = _Trial(self, hp, mine, until, initial_epoch)
+        trial = _Trial.of_tuner(self, hp, mine, until, initial_epoch)
         started = time.monotonic()
         try:
             trial.run(agent, theirs, fit)
         except kt.errors.FatalError:
             raise
         except Exception as error:
-            trial.fail(error)
-            reason = trial.record["failed"]
+            reason = trial.fail(error)
             if verbose:
                 print(f"{trial.name}: failed. {reason}", flush=True)
             raise kt.errors.FailedTrialError(reason) from error
@@ -183,6 +183,32 @@ class HyperAgent(kt.HyperModel):
         if verbose:
             print(trial.line(result, time.monotonic() - started), flush=True)
         return result
+
+    def train(self, values, folder=None):
+        """Trains all seeds with some values, outside of any search.
+
+        Args:
+            values: By path; {} for the run as it is.
+            folder: Where each finished seed is noted, so that a second call, after a kill, goes on; or None.
+
+        Returns:
+            A dictionary: `runs`, a list of `seed`, `returns` (of each epoch's evaluation) and `env_steps`.
+
+        Raises:
+            ValueError: If the folder holds another one's.
+            Exception: Whatever training raises.
+
+        >>> import kerasrl_pg as pg
+        >>> run = pg.Run(pg.A2C, {"CartPole": {"num_envs": 8}}, total_steps=400)
+        >>> hyper = HyperAgent(run, space={"gamma": [0.9, 0.99]}, seeds=2, epochs=1, episodes=2)
+        >>> [each["seed"] for each in hyper.train({"gamma": 0.99})["runs"]]
+        [0, 1]
+        """
+        if folder is not None:
+            self.remember(Path(folder))
+        trial = _Trial(self, dict(values), self.epochs, folder=None if folder is None else TrialFolder(folder))
+        trial.run(None, [], {})
+        return trial.record
 
     def result(self, record):
         """What a trial comes to, from its `seeds.json`."""
@@ -253,25 +279,50 @@ class _Trial:
 
     Args:
         hyper: The `HyperAgent`.
-        hp: KerasTuner's.
-        callbacks: KerasTuner's.
+        values: By path.
         until, start: Epochs at its end, and at its begin.
+        folder: Its `TrialFolder`, or None.
+        project: The search's folder, or None outside of a search.
+        before: The `TrialFolder` that it goes on from, or None.
+        hyperband: Whether another trial may go on from it.
+        callbacks: KerasTuner's.
+        name: For what is printed.
     """
 
-    def __init__(self, hyper, hp, callbacks, until, start):
-        self.hyper, self.hp, self.callbacks = hyper, hp, callbacks
-        self.values = hyper.values(hp)
-        self.until, self.start = until, start
-        tuner, trial = next(((c.tuner, c.trial) for c in callbacks if hasattr(c, "tuner")), (None, None))
-        self.name = "Trial" if trial is None else f"Trial {trial.trial_id}"
-        self.folder = self.before = self.project = None
-        self.hyperband = "tuner/epochs" in hp.values
-        if tuner is not None:
-            self.project = TrialFolder(tuner.project_dir).path
-            self.folder = TrialFolder(tuner.get_trial_dir(trial.trial_id))
-            if start:
-                self.before = TrialFolder(tuner.get_trial_dir(hp.values["tuner/trial_id"]))
+    def __init__(
+        self,
+        hyper,
+        values,
+        until,
+        start=0,
+        folder=None,
+        project=None,
+        before=None,
+        hyperband=False,
+        callbacks=(),
+        name="",
+    ):
+        self.hyper, self.values, self.until, self.start = hyper, values, until, start
+        self.folder, self.project, self.before, self.hyperband = folder, project, before, hyperband
+        self.callbacks, self.name = callbacks, name
         self.record = self._open()
+
+    @classmethod
+    def of_tuner(cls, hyper, hp, callbacks, until, start):
+        """The trial that a tuner's callbacks are of; without such, one that leaves nothing."""
+        tuner, trial = next(((c.tuner, c.trial) for c in callbacks if hasattr(c, "tuner")), (None, None))
+        if tuner is None:
+            return cls(hyper, hyper.values(hp), until, start, callbacks=callbacks)
+        project, folder = Path(tuner.project_dir), TrialFolder(tuner.get_trial_dir(trial.trial_id))
+        before = TrialFolder(tuner.get_trial_dir(hp.values["tuner/trial_id"])) if start else None
+        try:
+            hyper.remember(project)
+        except ValueError as error:
+            raise kt.errors.FatalValueError(str(error)) from error
+        keep(project, folder)
+        band = "tuner/epochs" in hp.values
+        name = f"Trial {trial.trial_id}"
+        return cls(hyper, hyper.values(hp), until, start, folder, project, before, band, callbacks, name)
 
     def _open(self):
         """The record: of the same trial before a kill, else a new one."""
@@ -279,11 +330,6 @@ class _Trial:
         new = {**new, "stopped": None, "failed": None}
         if self.folder is None:
             return new
-        try:
-            self.hyper.remember(self.project)
-        except ValueError as error:
-            raise kt.errors.FatalValueError(str(error)) from error
-        keep(self.project, self.folder)
         there = self.folder.record()
         same = all(there.get(name) == spaces.copied(new[name]) for name in ("values", "until", "start"))
         run = self.hyper.run_with(self.values)
@@ -307,7 +353,7 @@ class _Trial:
         for seed in hyper.seeds:
             if seed in done:
                 continue
-            fresh = self._fresh(seed, agent if trained is None and seed == hyper.seeds[0] else None)
+            fresh = self._fresh(seed, agent if seed == hyper.seeds[0] else None)
             if trained is None:
                 trained = fresh
             else:
@@ -355,7 +401,7 @@ class _Trial:
 
     def _curves(self):
         """Curves of the trials that ended before this one."""
-        if self.folder is None:
+        if self.project is None:
             return []
         others = [trial for trial in trials_of(self.project) if trial.path != self.folder.path]
         ended = [o.record() for o in others if (read_json(o.trial) or {}).get("status") == "COMPLETED"]
@@ -366,6 +412,7 @@ class _Trial:
         seed = self.hyper.seeds[min(len(self.record["runs"]), len(self.hyper.seeds) - 1)]
         self.record["failed"] = f"Seed {seed}: {type(error).__name__}: {error}"
         self._save()
+        return self.record["failed"]
 
     def line(self, result, seconds):
         """What is printed of it."""

@@ -1,12 +1,12 @@
 """What a search leaves beside KerasTuner's own files, and what makes those whole after a kill.
 
-    search.json              what is searched: the run, the space, the seeds
-    oracle-begun.json        KerasTuner's oracle.json as it was when the last trial began
-    trial_0/trial.json       KerasTuner's
-            begun.json       the same, as it was when the trial began
-            seeds.json       each seed's evaluations; why the trial was stopped, or failed
-            run.yaml         the run with this trial's values
-            seed-0.keras     the trained agent of a seed, where Hyperband may go on with it
+search.json              what is searched: the run, the space, the seeds
+oracle-begun.json        KerasTuner's oracle.json as it was when the last trial began
+trial_0/trial.json       KerasTuner's
+        begun.json       the same, as it was when the trial began
+        seeds.json       each seed's evaluations; why the trial was stopped, or failed
+        run.yaml         the run with this trial's values
+        seed-0.keras     the trained agent of a seed, where Hyperband may go on with it
 """
 
 import json
@@ -68,7 +68,10 @@ def keep(project, trial):
         project: Its folder.
         trial: The `TrialFolder` that begins.
     """
-    for source, copy in ((Path(project) / "oracle.json", Path(project) / "oracle-begun.json"), (trial.trial, trial.begun)):
+    for source, copy in (
+        (Path(project) / "oracle.json", Path(project) / "oracle-begun.json"),
+        (trial.trial, trial.begun),
+    ):
         data = read_json(source)
         if data is not None:
             write_json(copy, data)

@@ -1,0 +1,169 @@
+"""A search over PPO on CartPole-v1 and Pendulum-v1, and whether what it finds beats the defaults on new seeds.
+
+    .venv/bin/python benchmarks/tuning.py --env=CartPole --env=Pendulum
+
+The environments are the library's compiled ones, which follow gymnasium's CartPole-v1 and Pendulum-v1; the defaults are
+`pg.PPO()` as it is, with as many environments and steps. A search is KerasTuner's, over the ready space of PPO; best
+and default are then trained on seeds that the search has not seen. What is found goes to `results/tuning.json`,
+`results/tuning.md` and `results/tuning-<env>.png`. A second call goes on where the first was stopped.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+
+from records import origin
+
+RESULTS = Path(__file__).parent / "results"
+STEPS = {"CartPole": 20_000, "Pendulum": 100_000}
+ENVS, TRIALS, SEEDS, NEW_SEEDS = 8, 30, 3, 10
+
+
+def search(env, kind, folder, verbose=1):
+    """One search, and its retraining; its record."""
+    import kerasrl_pg as pg
+
+    default = pg.Run(pg.PPO, {env: {"num_envs": ENVS}}, STEPS[env])
+    hyper = pg.tuning.HyperAgent(default, seeds=SEEDS)
+    timer = folder / "seconds.json"
+    before = json.loads(timer.read_text()) if timer.exists() else {"search": 0.0, "retraining": 0.0}
+    started = time.monotonic()
+    tuner = pg.tuning.tuner(kind, hyper, folder / "search", trials=TRIALS)
+    tuner.search(verbose=verbose)
+    seconds = {**before, "search": before["search"] + time.monotonic() - started}
+    timer.write_text(json.dumps(seconds))
+    started = time.monotonic()
+    found = pg.tuning.results(tuner)
+    comparison = found.retrain(NEW_SEEDS, folder=folder / "retraining")
+    seconds["retraining"] += time.monotonic() - started
+    timer.write_text(json.dumps(seconds))
+    found.plot(RESULTS / f"tuning-{env.lower()}.png")
+    (RESULTS / f"tuning-{env.lower()}.yaml").write_text(pg.run.render(found.best_run.to_dict()))
+    statuses = [row.status for row in found.rows]
+    best = found.best
+    return {
+        "env": env,
+        "tuner": kind,
+        "total_steps": STEPS[env],
+        "num_envs": ENVS,
+        "trials": len(found.rows),
+        "statuses": {status: statuses.count(status) for status in sorted({*statuses})},
+        "seeds": hyper.seeds,
+        "best": {"trial": best.trial, "values": best.values, "returns": list(best.returns.values())},
+        "comparison": comparison.to_dict(),
+        "median": median(folder / "search", best.trial),
+        "minutes": {name: round(value / 60, 1) for name, value in seconds.items()},
+        **origin(),
+    }
+
+
+def median(folder, best):
+    """What `pg.tuning.Median()` would have done to a search without it, in the order of its trials."""
+    import numpy as np
+
+    from kerasrl_pg.tuning.hyper_agent import curve
+    from kerasrl_pg.tuning.records import trials_of
+    from kerasrl_pg.tuning.stopping import Median
+
+    curves, spent, whole, ended = [], 0, 0, []
+    for trial in trials_of(folder):
+        runs = trial.record()["runs"]
+        if trial.record()["failed"]:
+            continue
+        kept = []
+        for run in runs:
+            rule = Median().callback(curves, len(run["returns"]))
+            rule.set_model(type("Agent", (), {}))
+            kept.append({"returns": []})
+            for epoch, value in enumerate(run["returns"]):
+                kept[-1]["returns"].append(value)
+                rule.on_epoch_end(epoch, {"val_return": value})
+                if rule.stopped:
+                    break
+            if rule.stopped:
+                ended.append([trial.path.name.removeprefix("trial_"), float(np.mean([r["returns"][-1] for r in runs]))])
+                break
+        curves.append(curve(kept))
+        spent += sum(len(run["returns"]) for run in kept)
+        whole += sum(len(run["returns"]) for run in runs)
+    saved = 1 - spent / whole
+    return {"ended": ended, "saved": saved, "best_is_kept": best not in [name for name, _ in ended]}
+
+
+def report(records):
+    """`results/tuning.md`."""
+    lines = [
+        "# What a search is worth",
+        "",
+        "    .venv/bin/python benchmarks/tuning.py " + " ".join(f"--env={r['env']}" for r in records),
+        "",
+        f"PPO on the compiled CartPole and Pendulum, {ENVS} environments; {TRIALS} trials of {SEEDS} seeds, over "
+        '`pg.tuning.space("ppo")`; then best and default settings on '
+        f"{NEW_SEEDS} new seeds each, 100 episodes with the mode of the policy. IQM: interquartile mean over seeds; in "
+        "brackets its 95 % bootstrap interval.",
+        "",
+        "| environment | steps | tuner | trials: done, ended early, failed | search | retraining "
+        "| best, IQM | defaults, IQM | gain |",
+        "| --- | ---: | --- | --- | ---: | ---: | --- | --- | --- |",
+    ]
+    for r in records:
+        both = r["comparison"]
+        count = [str(r["statuses"].get(name, 0)) for name in ("done", "ended early", "failed")]
+        cells = [
+            r["env"],
+            f"{r['total_steps']:,}",
+            r["tuner"],
+            ", ".join(count),
+            f"{r['minutes']['search']} min",
+            f"{r['minutes']['retraining']} min",
+            *(_with_interval(both[name]["iqm"], both[name]["interval"]) for name in ("best", "default")),
+            _with_interval(both["difference"], both["interval"]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    for r in records:
+        lines += ["", f"The best settings for {r['env']}: `{json.dumps(r['best']['values'])}`"]
+        lines += [f"(`tuning-{r['env'].lower()}.yaml`, for `kerasrl-pg train --config`)."]
+    lines += [
+        "",
+        "`stopping=pg.tuning.Median()`, worked out afterwards from the curves, trial by trial:",
+        "",
+        "| environment | trials ended early | evaluations (and steps) saved | best trial kept | best that was ended, of the best |",
+        "| --- | ---: | ---: | --- | --- |",
+    ]
+    for r in records:
+        rule, best = r["median"], sum(r["best"]["returns"]) / len(r["best"]["returns"])
+        worst = max((value for _, value in rule["ended"]), default=float("nan"))
+        lines.append(
+            f"| {r['env']} | {len(rule['ended'])} | {rule['saved']:.0%} | {'yes' if rule['best_is_kept'] else 'no'} "
+            f"| {worst:.1f} of {best:.1f} |"
+        )
+    lines += ["", f"Machine: {platform.machine()}, two cores, shared with other work; see tuning.json for versions."]
+    return "\n".join(lines) + "\n"
+
+
+def _with_interval(value, interval):
+    return f"{value:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--env", action="append", choices=list(STEPS))
+    parser.add_argument("--tuner", default="random", choices=["random", "bayesian"])
+    parser.add_argument("--folder", default="runs/tuning")
+    arguments = parser.parse_args()
+    path = RESULTS / "tuning.json"
+    for env in arguments.env or list(STEPS):
+        folder = Path(arguments.folder) / f"{env.lower()}-{arguments.tuner}"
+        folder.mkdir(parents=True, exist_ok=True)
+        record = search(env, arguments.tuner, folder)
+        there = json.loads(path.read_text()) if path.exists() else []
+        records = sorted([*(r for r in there if r["env"] != env), record], key=lambda r: r["env"])
+        path.write_text(json.dumps(records, indent=1) + "\n")
+        (RESULTS / "tuning.md").write_text(report(records))
+        print(record["comparison"])
+
+
+if __name__ == "__main__":
+    main()
