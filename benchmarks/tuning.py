@@ -129,7 +129,8 @@ def report(records):
         "",
         "`stopping=pg.tuning.Median()`, worked out afterwards from the curves, trial by trial:",
         "",
-        "| environment | trials ended early | evaluations (and steps) saved | best trial kept | best that was ended, of the best |",
+        "| environment | trials ended early | evaluations (and steps) saved | best trial kept "
+        "| best that was ended, of the best |",
         "| --- | ---: | ---: | --- | --- |",
     ]
     for r in records:

@@ -14,6 +14,7 @@ from absl import app, flags, logging
 # What each does, and the module that does it: its docstring is the help, `define` its flags, `run` the rest.
 COMMANDS = {
     "train": "Train an agent, evaluate it, save it and export it.",
+    "tune": "Search settings that learn better.",
     "evaluate": "Evaluate saved agents: environments, seeds, a table, JSON.",
     "export": "Export a saved agent as a SavedModel.",
     "play": "Watch a saved agent in a window.",

@@ -43,6 +43,26 @@ SEARCHES = ("evolutionstrategies", "hillclimbing", "simulatedannealing")
 def define(values):
     """Defines the flags."""
     kind = {"flag_values": values}
+    define_run(values)
+    flags.DEFINE_string("from", None, "A saved agent (.keras) or a run's folder, to train on.", **kind)
+    flags.DEFINE_string("out", None, "The run's folder.", **kind)
+    flags.DEFINE_bool("overwrite", False, "Replace what an earlier run left in --out.", **kind)
+    flags.DEFINE_bool("resume", False, "Go on with the run in --out, which was stopped.", **kind)
+    flags.DEFINE_float("checkpoint_seconds", 60.0, "Between checkpoints.", lower_bound=0.001, **kind)
+    flags.DEFINE_integer(
+        "epochs", None, "Lines of progress the budget is shared out to; else 10.", lower_bound=1, **kind
+    )
+    flags.DEFINE_integer("episodes", 100, "Of the evaluation at the end.", lower_bound=1, **kind)
+    flags.DEFINE_bool("deterministic", True, "Evaluate the policy's mode, not its samples.", **kind)
+    flags.DEFINE_bool("tensorboard", True, "Write logs for TensorBoard, too.", **kind)
+    flags.DEFINE_integer("video_steps", None, "Film the policy every so many steps (GIF).", lower_bound=1, **kind)
+    flags.DEFINE_bool("export", True, "Export a SavedModel at the end.", **kind)
+    flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 one line an epoch.", **kind)
+
+
+def define_run(values):
+    """Defines the flags of `the_run`."""
+    kind = {"flag_values": values}
     flags.DEFINE_enum("agent", "ppo", AGENTS, "The method; with --from, the saved agent's.", **kind)
     flags.DEFINE_string("env", None, "A gymnasium id, such as CartPole-v1.", **kind)
     flags.DEFINE_string("config", None, "A run's file (YAML or JSON): another's run.yaml, a preset, your own.", **kind)
@@ -67,20 +87,6 @@ def define(values):
         lower_bound=0.0,
         **kind,
     )
-    flags.DEFINE_string("from", None, "A saved agent (.keras) or a run's folder, to train on.", **kind)
-    flags.DEFINE_string("out", None, "The run's folder.", **kind)
-    flags.DEFINE_bool("overwrite", False, "Replace what an earlier run left in --out.", **kind)
-    flags.DEFINE_bool("resume", False, "Go on with the run in --out, which was stopped.", **kind)
-    flags.DEFINE_float("checkpoint_seconds", 60.0, "Between checkpoints.", lower_bound=0.001, **kind)
-    flags.DEFINE_integer(
-        "epochs", None, "Lines of progress the budget is shared out to; else 10.", lower_bound=1, **kind
-    )
-    flags.DEFINE_integer("episodes", 100, "Of the evaluation at the end.", lower_bound=1, **kind)
-    flags.DEFINE_bool("deterministic", True, "Evaluate the policy's mode, not its samples.", **kind)
-    flags.DEFINE_bool("tensorboard", True, "Write logs for TensorBoard, too.", **kind)
-    flags.DEFINE_integer("video_steps", None, "Film the policy every so many steps (GIF).", lower_bound=1, **kind)
-    flags.DEFINE_bool("export", True, "Export a SavedModel at the end.", **kind)
-    flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 one line an epoch.", **kind)
 
 
 def run(values, positional):

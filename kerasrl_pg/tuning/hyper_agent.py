@@ -139,7 +139,7 @@ class HyperAgent(kt.HyperModel):
             return self.space(hp)
         return {path: spaces.draw(hp, path, given) for path, given in self.space.items()}
 
-    def fit(self, hp, agent, *, callbacks=None, verbose=0, epochs=None, initial_epoch=0, **fit):
+    def fit(self, hp, agent, *, callbacks=None, verbose=1, epochs=None, initial_epoch=0, **fit):
         """Trains all seeds of a trial; KerasTuner's hook, which has what `tuner.search` was given.
 
         Args:

@@ -1,12 +1,13 @@
 """KerasTuner's tuners, made for a `HyperAgent`, and their folder made whole before they are."""
 
 import functools
+import os
 from pathlib import Path
 
 import keras_tuner as kt
 
 from kerasrl_pg.checks import check_choice, check_whole
-from kerasrl_pg.tuning.records import repair
+from kerasrl_pg.tuning.records import repair, write_json
 
 TUNERS = {
     "random": kt.RandomSearch,
@@ -66,6 +67,10 @@ def tuner(kind, hyper, folder, trials=None, *, seed=1, failures=10, overwrite=Fa
         repair(folder)
         if (folder / "search.json").exists():
             hyper.remember(folder)
+        # KerasTuner reloads what a tuner of the same name has left; another worker may have, or none yet.
+        name = os.environ.get("KERASTUNER_TUNER_ID", "tuner0")
+        if (folder / "oracle.json").exists() and not (folder / f"{name}.json").exists():
+            write_json(folder / f"{name}.json", {})
     how = {"max_epochs": hyper.epochs} if kind == "hyperband" else {"max_trials": trials}
     made = TUNERS[kind](
         hyper,

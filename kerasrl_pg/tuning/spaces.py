@@ -289,7 +289,7 @@ def draw(hp, path, given):
     True
     """
     if isinstance(given, list):
-        if all(type(value) is int for value in given):
+        if all(type(value) is int for value in given) or all(type(value) is str for value in given):
             return hp.Choice(path, given)
         return json.loads(hp.Choice(path, [json.dumps(value) for value in given]))
     if not _is_range(given):
