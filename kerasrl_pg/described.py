@@ -4,6 +4,7 @@ A name means a class of this library, one of Keras's optimizers, schedules, laye
 with Keras; nothing else is ever looked up, imported or executed.
 """
 
+import dataclasses
 import functools
 import inspect
 
@@ -93,8 +94,8 @@ def describe(value, where="value"):
     """Plain data, of which `realize` makes an equal value.
 
     Args:
-        value: None, a number, a string, a list, a dictionary by strings, a class, or an object with `get_config`;
-            nested.
+        value: None, a number, a string, a list, a dictionary by strings, a class, a `CompiledEnv`, or an object with
+            `get_config`; nested.
         where: What to call it in an error.
 
     Returns:
@@ -105,6 +106,9 @@ def describe(value, where="value"):
 
     >>> describe(keras.optimizers.Adam(3e-4, epsilon=1e-5))
     {'Adam': {'learning_rate': 0.0003, 'epsilon': 1e-05}}
+    >>> import kerasrl_pg as pg
+    >>> describe(pg.envs.CartPole(num_envs=32))
+    {'CartPole': {'num_envs': 32}}
     """
     if value is None or isinstance(value, (bool, int, str)):
         return value
@@ -118,6 +122,10 @@ def describe(value, where="value"):
         return {str(name): describe(item, f"{where}.{name}") for name, item in value.items()}
     if isinstance(value, type):
         return {CLASS: name_of(value)}
+    if dataclasses.is_dataclass(value) and type(value) in classes().values():  # A compiled environment.
+        fields = {f.name: (getattr(value, f.name), f.default) for f in dataclasses.fields(value) if f.init}
+        given = {name: describe(item, f"{where}.{name}") for name, (item, default) in fields.items() if item != default}
+        return {name_of(type(value)): given}
     if isinstance(value, keras.Model) or not hasattr(value, "get_config"):
         raise TypeError(
             f"`{where}` must be a number, a string, or an object with a config, to be written down. Received: "

@@ -44,6 +44,7 @@ def define(values):
     """Defines the flags."""
     kind = {"flag_values": values}
     define_run(values)
+    flags.DEFINE_integer("seeds", None, "Train so many, the first one --seed.", lower_bound=1, **kind)
     flags.DEFINE_string("from", None, "A saved agent (.keras) or a run's folder, to train on.", **kind)
     flags.DEFINE_string("out", None, "The run's folder.", **kind)
     flags.DEFINE_bool("overwrite", False, "Replace what an earlier run left in --out.", **kind)
@@ -76,7 +77,6 @@ def define_run(values):
         **kind,
     )
     flags.DEFINE_integer("seed", None, "Of weights, actions and environments; else the config's, or 0.", **kind)
-    flags.DEFINE_integer("seeds", None, "Train so many, the first one --seed.", lower_bound=1, **kind)
     flags.DEFINE_bool(
         "preset", True, "Take the named settings for agent and environment, where there are some.", **kind
     )

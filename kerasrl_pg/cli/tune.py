@@ -54,7 +54,7 @@ def define(values):
     flags.DEFINE_integer(
         "trials", None, "How many; 30 left out. Hyperband and a whole grid need none.", lower_bound=1, **kind
     )
-    flags.DEFINE_integer("seeds", 3, "Of each trial.", lower_bound=1, **kind)
+    flags.DEFINE_integer("seeds", 3, "Of each trial, the first one --seed.", lower_bound=1, **kind)
     flags.DEFINE_integer(
         "epochs", None, "Evaluations of each seed; 5 left out, and 9 for Hyperband.", lower_bound=1, **kind
     )
@@ -181,7 +181,7 @@ def _hyper(values, made, space=None):
     return pg.tuning.HyperAgent(
         made,
         space=_space(values) if values.space else space,
-        seeds=values.seeds,
+        seeds=range(made.seed, made.seed + values.seeds),
         epochs=values.epochs or (9 if values.tuner == "hyperband" else 5),
         episodes=values.episodes,
         stopping=pg.tuning.Median() if values.median else None,
@@ -208,6 +208,10 @@ def _search(values, folder):
     with contextlib.redirect_stdout(io.StringIO()):  # KerasTuner says that it reloads.
         tuner = _tuner(values, folder)
     tuner.oracle.verbose = 0  # KerasTuner's dozen lines a trial; `HyperAgent` has one.
+    if not values.debug:
+        from keras_tuner.src import config
+
+        config.DEBUG = False  # It prints the traceback of a trial that failed, whose reason is kept.
     try:
         tuner.search(**({} if values.verbose else {"verbose": 0}))
     except RuntimeError as error:

@@ -38,7 +38,7 @@ def draw(rows, description, filepath):
             continue
         _panel(axis, paths[index], rows, description)
         if index % columns == 0:
-            axis.set_ylabel("val_return")
+            axis.set_ylabel("return, mean over seeds", size=9)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
@@ -66,11 +66,18 @@ def _panel(axis, path, rows, description):
     if best:
         axis.plot(*best[0], "*", color="#D55E00", markersize=11, zorder=4, label="best", markeredgecolor="white")
     axis.set_xlabel(path, size=9)
+    given = _range(path, description)
     if names:
-        axis.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 5 else 0, size=8)
-        axis.margins(x=0.15)
-    elif (_range(path, description) or {}).get("sampling", "linear") != "linear":
-        axis.set_xscale("log")
+        axis.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 8 else 0, size=8)
+        axis.set_xlim(-0.5, len(names) - 0.5)
+    elif given is not None:
+        if given.get("sampling", "linear") != "linear":
+            axis.set_xscale("log")
+        room = (given["max"] - given["min"]) * 0.04
+        logarithmic = axis.get_xscale() == "log"
+        axis.set_xlim(
+            *((given["min"] / 1.3, given["max"] * 1.3) if logarithmic else (given["min"] - room, given["max"] + room))
+        )
     axis.grid(alpha=0.25, linewidth=0.5)
 
 

@@ -87,9 +87,11 @@ class Results:
         values = record.get("values") or self._values(kept)
         runs = record.get("runs", [])
         returns = {run["seed"]: run["returns"][-1] for run in runs}
-        status = {"COMPLETED": ENDED if record.get("stopped") else DONE, "FAILED": FAILED}.get(
-            kept.get("status"), RUNNING
-        )
+        status = {"COMPLETED": DONE, "FAILED": FAILED}.get(kept.get("status"), RUNNING)
+        if record.get("failed"):  # The failure that ends a search is not in KerasTuner's file.
+            status = FAILED
+        elif status == DONE and record.get("stopped"):
+            status = ENDED
         reason = record.get("failed") or record.get("stopped") or ""
         if status == FAILED and not reason:
             reason = ([line for line in (kept.get("message") or "").splitlines() if line.strip()] or [""])[-1].strip()
@@ -210,7 +212,7 @@ class Results:
             The paths.
         """
         folder, text = Path(folder), io.StringIO()
-        csv.writer(text).writerows(self.table())
+        csv.writer(text, lineterminator="\n").writerows(self.table())
         paths = [folder / "trials.csv", folder / "trials.md"]
         for path, content in zip(paths, (text.getvalue(), self.markdown() + "\n"), strict=True):
             _write(path, content)
