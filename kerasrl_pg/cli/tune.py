@@ -127,6 +127,11 @@ def _begin(values, folder):
             f"{' and '.join(dict.fromkeys(left))}. Name another folder, go on with --resume where it was stopped, or "
             "replace what is there with --overwrite."
         )
+    if values.tuner == "hyperband" and values.trials:
+        raise app.UsageError(
+            f"--trials must be left out with --tuner=hyperband, whose number follows from --epochs. "
+            f"Received: --trials={values.trials}."
+        )
     made = the_run(values)
     _hyper(values, made)
     for name in LEFT:

@@ -128,7 +128,11 @@ class Results:
             ValueError: If none is done.
         """
         if not self.rows or self.rows[0].status != DONE:
-            raise ValueError(f"A search must have a trial that is done. Received: {self.folder}, which has none.")
+            reasons = dict.fromkeys(row.reason for row in self.rows if row.status == FAILED)
+            raise ValueError(
+                f"A search must have a trial that is done. Received: {self.folder}, which has none."
+                + (f" Reasons: {'; '.join(reasons)}" if reasons else "")
+            )
         return self.rows[0]
 
     @property
