@@ -93,7 +93,7 @@ def test_an_earlier_search_is_not_lost_by_mistake(searched):
     [
         (["--set=gama=0.9"], TypeError, "Did you mean `gamma`"),
         (["--space=nothing.yaml"], OSError, "nothing.yaml"),
-        (["--tuner=hyperband"], app.UsageError, "--trials must be left out with Hyperband"),
+        (["--tuner=hyperband"], app.UsageError, "--trials must be left out with --tuner=hyperband"),
         (["extra"], app.UsageError, "Everything must be a flag"),
     ],
 )
