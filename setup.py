@@ -13,7 +13,7 @@ LITERT = ["ai-edge-litert>=2.3,<3"]  # acting from Python; else TensorFlow's dep
 PLOT = ["matplotlib"]
 VIDEO = ["imageio>=2.37,<3", "imageio-ffmpeg>=0.6,<1", "pillow"]
 LAB = ["matplotlib", "scipy"]  # pictures; the best memoryless policy
-TUNER = ["scipy", "scikit-learn"]  # KerasTuner's BayesianOptimization imports both
+TUNER = ["scipy", "scikit-learn", "matplotlib"]  # KerasTuner's BayesianOptimization; a search's picture
 TEST = ["pytest", "pytest-xdist", "ruff"]
 
 setup(

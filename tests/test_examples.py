@@ -128,8 +128,10 @@ def test_trust_region(run, capsys):
 
 def test_tune(run, tmp_path, capsys):
     pytest.importorskip("keras_tuner")
-    run("tune", 2, 1024, tmp_path)
-    assert "learning_rate" in capsys.readouterr().out
+    run("tune", 1, 5 * 32 * 8, tmp_path, 1)
+    shown = capsys.readouterr().out
+    assert "Trial 0: val_return" in shown and "optimizer.learning_rate" in shown and "1 new seeds (3 to 3)" in shown
+    assert (tmp_path / "best.yaml").exists() and (tmp_path / "trials.csv").exists()
 
 
 def test_no_example_is_long():

@@ -30,7 +30,7 @@ def draw(rows, description, filepath):
     paths = list(dict.fromkeys(path for row in rows for path in row.values))
     columns = max(1, min(COLUMNS, len(paths)))
     lines = max(1, math.ceil(len(paths) / columns))
-    figure = figures.figure(3.1 * columns, 2.6 * lines + 0.6, extra="plot")
+    figure = figures.figure(3.1 * columns, 2.6 * lines + 0.6, extra="tuner")
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for index, axis in enumerate(axes.flat):
         if index >= len(paths):

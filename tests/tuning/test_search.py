@@ -139,6 +139,7 @@ SCRIPT = """
 import sys
 import kerasrl_pg as pg
 
+pg.Agent.compiled_with_xla = property(lambda agent: False)  # It would take most of the time.
 kind, folder, trials = sys.argv[1], sys.argv[2], int(sys.argv[3]) or None
 settings = {"horizon": 8, "networks": {"Networks": {"hidden_units": [4]}}}
 run = pg.Run(pg.A2C, {"CartPole": {"num_envs": 4, "max_episode_steps": 60}}, total_steps=512, settings=settings)
