@@ -40,7 +40,7 @@ from kerasrl_pg.cli.folder import Folder
 from kerasrl_pg.cli.train import define_run, the_run
 
 PARENT = "KERASRL_PG_TUNE_PARENT"  # Its process, in the environment of those that `--workers` starts.
-LEFT = ("search", "trials.csv", "trials.md", "trials.png", "best.yaml", "comparison.json", "retraining")
+LEFT = ("search", "space.json", "trials.csv", "trials.md", "trials.png", "best.yaml", "comparison.json", "retraining")
 RESUMED = ("trials", "workers", "verbose")
 
 

@@ -34,7 +34,9 @@ class HyperAgent(kt.HyperModel):
     A trial in which anything is NaN, the environment raises, or the values contradict each other is a failed one, with
     its reason, and the search goes on; after `max_consecutive_failed_trials` of them KerasTuner ends it. What was
     searched is kept in the tuner's folder: the same script goes on where it was killed, and at most one seed of one
-    trial is trained anew. (`pg.tuning.tuner` also repairs what a kill may have cut off.)
+    trial is trained anew. (`pg.tuning.tuner` also repairs what a kill may have cut off.) TensorFlow keeps what it has
+    compiled for as long as the process lives, some 40 to 100 MB a trial: a search of hundreds is best ended and gone on
+    with now and then.
 
     Args:
         run: A `Run`, such as a preset; or a function from a seed and a dictionary of values by path to a compiled
@@ -387,13 +389,12 @@ class _Trial:
     def _note(self, run, stopped, agent):
         self.record["runs"].append(run)
         self.record["stopped"] = stopped
-        if self.folder is not None:
-            if self.hyperband:
-                agent.save(self.folder.agent(run["seed"]))
-            self._save()
         for callback in self.callbacks:
             callback.set_model(agent)
             callback.on_epoch_end(len(run["returns"]) - 1, {"val_return": run["returns"][-1]})
+        if self.hyperband and self.folder is not None:
+            agent.save(self.folder.agent(run["seed"]))
+        self._save()  # Last: what it names is there.
 
     def _save(self):
         if self.folder is not None:

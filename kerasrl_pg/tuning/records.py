@@ -18,7 +18,7 @@ from kerasrl_pg.serving.files import write_beside
 
 def write_json(path, data):
     """Writes beside, reads back, renames."""
-    text = json.dumps(data, indent=1, allow_nan=True) + "\n"
+    text = json.dumps(data, indent=1, default=str) + "\n"
     write_beside(path, ".json", lambda part: Path(part).write_text(text, encoding="utf8"), _verify)
 
 

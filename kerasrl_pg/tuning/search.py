@@ -62,13 +62,15 @@ def tuner(kind, hyper, folder, trials=None, *, seed=1, failures=10, overwrite=Fa
         )
     if kind in ("random", "bayesian") and trials is None:
         raise ValueError(f"`trials` must be given for the tuner {kind!r}. Received: none.")
-    folder = Path(folder)
+    folder, name = Path(folder), os.environ.get("KERASTUNER_TUNER_ID", "tuner0")
+    works = "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in name  # For a chief, whose folder it is.
+    overwrite = overwrite and not works
     if not overwrite:
-        repair(folder)
+        if not works:
+            repair(folder)
         if (folder / "search.json").exists():
             hyper.remember(folder)
         # KerasTuner reloads what a tuner of the same name has left; another worker may have, or none yet.
-        name = os.environ.get("KERASTUNER_TUNER_ID", "tuner0")
         if (folder / "oracle.json").exists() and not (folder / f"{name}.json").exists():
             write_json(folder / f"{name}.json", {})
     how = {"max_epochs": hyper.epochs} if kind == "hyperband" else {"max_trials": trials}

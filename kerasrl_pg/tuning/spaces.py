@@ -191,8 +191,8 @@ def _entries(method):
 
 
 def copied(value):
-    """Plain data as it comes back from JSON."""
-    return json.loads(json.dumps(value))
+    """Data as it comes back from a file of JSON, in which objects are text."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _suited(ranges, run):

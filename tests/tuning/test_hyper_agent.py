@@ -1,4 +1,5 @@
 import os
+import shutil
 import time
 
 import gymnasium as gym
@@ -209,6 +210,27 @@ def test_finished_seeds_of_a_killed_trial_are_kept(tmp_path, run, searched):
     assert trials[0].record() == trials[1].record() and trials[0].record()["runs"][0] == before[0]
     best = [tuner.load_model(tuner.oracle.get_trial("0")).get_weights() for tuner in (again, searched)]
     assert all(np.array_equal(a, b) for a, b in zip(*best, strict=True))
+
+
+def test_a_trial_killed_when_all_its_seeds_were_done_is_only_noted(tmp_path, run, searched):
+    folder = tmp_path / "search"
+    shutil.copytree(searched.project_dir, folder)
+    for path in (folder, folder / "trial_1"):
+        name = "oracle" if path == folder else "trial"
+        write_json(path / f"{name}.json", read_json(path / ("oracle-begun.json" if path == folder else "begun.json")))
+    (folder / "trial_1" / "build_config.json").unlink()
+    tuner = pg.tuning.tuner("random", hyper_agent(run), folder, 2)
+    assert [*tuner.oracle._retry_queue] == ["1"]
+
+    class Never(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            raise AssertionError("It was trained again.")
+
+    tuner.search(verbose=0, callbacks=[Never()])
+    assert pg.tuning.results(tuner).rows == pg.tuning.results(searched).rows
+    for trial in ("0", "1"):
+        weights = [each.load_model(each.oracle.get_trial(trial)).get_weights() for each in (tuner, searched)]
+        assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
 
 
 def test_training_outside_of_a_search(tmp_path, run):
