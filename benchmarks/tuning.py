@@ -6,15 +6,23 @@ The environments are the library's compiled ones, which follow gymnasium's CartP
 `pg.PPO()` as it is, with as many environments and steps. A search is KerasTuner's, over the ready space of PPO; best
 and default are then trained on seeds that the search has not seen. What is found goes to `results/tuning.json`,
 `results/tuning.md` and `results/tuning-<env>.png`. A second call goes on where the first was stopped.
+
+    .venv/bin/python benchmarks/tuning.py --workers
+
+How many trials a minute one worker runs and two do, of the same search, each process with one TensorFlow thread: from
+the first trial's begin to the last one's end, without what importing TensorFlow takes. To `results/tuning.json`, too.
 """
 
 import argparse
 import json
+import os
 import platform
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-from records import origin
+from records import ONE_THREAD, origin
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = {"CartPole": 20_000, "Pendulum": 60_000}
@@ -95,6 +103,7 @@ def median(folder, best):
 
 def report(records):
     """`results/tuning.md`."""
+    workers, records = [r for r in records if r["env"] == "workers"], [r for r in records if r["env"] != "workers"]
     lines = [
         "# What a search is worth",
         "",
@@ -141,29 +150,72 @@ def report(records):
             f"| {r['env']} | {len(rule['ended'])} | {rule['saved']:.0%} | {'yes' if rule['best_is_kept'] else 'no'} "
             f"| {worst:.1f} of {best:.1f} |"
         )
+    for r in workers:
+        one, two = (", ".join(f"{x:.1f}" for x in r["trials_per_minute"][n]) for n in ("1", "2"))
+        lines += [
+            "",
+            f"Trials a minute (`benchmarks/tuning.py --workers`), in turns: one worker {one}; two {two}: "
+            f"{r['ratio']:.2f} times as many. Load of the machine at the end: {r['load'][0]:.1f}.",
+        ]
     lines += ["", f"Machine: {platform.machine()}, two cores, shared with other work; see tuning.json for versions."]
     return "\n".join(lines) + "\n"
+
+
+def _keep(path, record):
+    there = json.loads(path.read_text()) if path.exists() else []
+    records = sorted([*(r for r in there if r["env"] != record["env"]), record], key=lambda r: r["env"])
+    path.write_text(json.dumps(records, indent=1) + "\n")
+    records = json.loads(path.read_text())
+    (RESULTS / "tuning.md").write_text(report(records))
 
 
 def _with_interval(value, interval):
     return f"{value:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
 
+def rate(workers, folder):
+    """Trials a minute of so many workers: PPO for 16,384 steps, two seeds, settings that cost the same."""
+    import kerasrl_pg as pg
+
+    folder.mkdir(parents=True)
+    settings = {"horizon": 128, "minibatch_size": 128}
+    pg.Run(pg.PPO, {"CartPole": {"num_envs": 8}}, 16_384, settings=settings).save(folder / "run.yaml")
+    (folder / "space.json").write_text('{"optimizer.learning_rate": {"min": 1e-4, "max": 1e-2, "sampling": "log"}}')
+    command = [sys.executable, "-m", "kerasrl_pg.cli", "tune", f"--config={folder}/run.yaml", "--seeds=2", "--trials=8"]
+    command += [f"--space={folder}/space.json", "--retrain=0", f"--workers={workers}", f"--out={folder}/out"]
+    # Not read from disk, which would spare the second search what the first has compiled.
+    subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD, "KERASRL_PG_CACHE": ""})
+    trials = [pg.tuning.records.TrialFolder(path) for path in (folder / "out" / "search").glob("trial_*")]
+    begins, ends = zip(*((t.begun.stat().st_mtime, t.seeds.stat().st_mtime) for t in trials), strict=True)
+    return len(trials) / (max(ends) - min(begins)) * 60
+
+
+def measure_workers(folder):
+    """The rates, by turns, so that other work on the machine is the same for both."""
+    rates = {1: [], 2: []}
+    for turn in range(2):
+        for workers in rates if turn % 2 == 0 else reversed(rates):
+            rates[workers].append(rate(workers, folder / f"workers-{workers}-{turn}-{time.time():.0f}"))
+    ratio = sum(rates[2]) / sum(rates[1])
+    return {"env": "workers", "trials_per_minute": rates, "ratio": ratio, "load": os.getloadavg(), **origin()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--env", action="append", choices=list(STEPS))
     parser.add_argument("--tuner", default="random", choices=["random", "bayesian"])
+    parser.add_argument("--workers", action="store_true", help="measure one worker against two, and nothing else")
     parser.add_argument("--folder", default="runs/tuning")
     arguments = parser.parse_args()
     path = RESULTS / "tuning.json"
+    if arguments.workers:
+        _keep(path, measure_workers(Path(arguments.folder)))
+        return
     for env in arguments.env or list(STEPS):
         folder = Path(arguments.folder) / f"{env.lower()}-{arguments.tuner}"
         folder.mkdir(parents=True, exist_ok=True)
         record = search(env, arguments.tuner, folder)
-        there = json.loads(path.read_text()) if path.exists() else []
-        records = sorted([*(r for r in there if r["env"] != env), record], key=lambda r: r["env"])
-        path.write_text(json.dumps(records, indent=1) + "\n")
-        (RESULTS / "tuning.md").write_text(report(records))
+        _keep(path, record)
         print(record["comparison"])
 
 
