@@ -46,10 +46,8 @@ def tuner(kind, hyper, folder, trials=None, *, seed=1, failures=10, overwrite=Fa
     >>> run = pg.Run(pg.A2C, {"CartPole": {"num_envs": 8}}, total_steps=400)
     >>> hyper = pg.tuning.HyperAgent(run, space={"gamma": [0.9, 0.99]}, seeds=2, epochs=1, episodes=2)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     search = tuner("random", hyper, folder, trials=1)
-    ...     search.search(verbose=0)
-    ...     len(pg.tuning.results(search).rows)
-    1
+    ...     tuner("random", hyper, folder, trials=7).remaining_trials
+    7
     """
     check_choice("kind", kind, tuple(TUNERS))
     check_whole("trials", trials, optional=True)
