@@ -32,8 +32,8 @@ class A3C(A2C):
         max_staleness: None, or the most staleness, at least 0, of a gradient that is stepped along; staler ones are
             dropped and counted, and so are their environment steps.
 
-    Logs: those of `A2C`, `staleness` (of the gradients stepped along), and `dropped` and `replaced` (gradients and
-        workers, of the fit so far).
+    Logs: those of `A2C`, `staleness` (of the gradients stepped along, in steps), `dropped` (gradients, of the fit so
+        far); and as of every fit with workers, `workers` (that play) and `replaced` (of the fit so far).
 
     Raises:
         ValueError: If a setting is out of range, or `normalize_advantages` has one row a rollout to standardise.

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.compilation_cache import first_call
-from kerasrl_pg.rollouts.collect import EpisodeStatistics
 from kerasrl_pg.workers.gradients import merge
+from kerasrl_pg.workers.together import CrewStatistics
 from kerasrl_pg.workers.weights import WeightsGiver
 
 
@@ -38,7 +38,7 @@ class AsynchronousTraining:
         self._update = None
         self._fetched = {}  # By worker, the iteration whose weights it has.
         self._dropped = 0
-        self._finished = EpisodeStatistics(num_envs)
+        self._episodes = CrewStatistics(crew, num_envs)
 
     def begin(self, iterations):
         """Gets ready, with the agent as it is at the first iteration, its `iterations`-th."""
@@ -52,13 +52,12 @@ class AsynchronousTraining:
         for _ in range(count):
             index, gradient = self._arrival()
             staleness = self._now - self._fetched[index]
-            self._finished.finished.extend(episode[2:] for episode in gradient.part.finished)
+            self._episodes.told([gradient.part])
             if staleness > self._most:
                 self._dropped += 1
                 self._iteration.counters.waste(gradient.part.steps_taken)
                 continue
             values = {**gradient.logs, **self._step(gradient), "staleness": staleness}
-            values |= {"dropped": self._dropped, "replaced": self._crew.replaced}
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
         return sums, self._iteration.counters.numbers().numpy().tolist()
@@ -121,5 +120,6 @@ class AsynchronousTraining:
         return {part: [tf.reshape(next(pieces), s) for s in mine] for part, mine in self._shapes.items()}
 
     def episodes(self):
-        """`episode_return` and `episode_length`, means over the last finished episodes."""
-        return self._finished.means()
+        """`episode_return` and `episode_length`, means over the last finished episodes; `workers`, `replaced`, and
+        `dropped` gradients, of the fit so far."""
+        return {**self._episodes.means(), "dropped": self._dropped}

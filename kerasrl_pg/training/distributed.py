@@ -27,13 +27,12 @@ class Distributed:
         vectors: Whether `env` is a function that makes vectors of them.
         num_envs: N, of all workers together.
         rollout_envs: Those of one iteration's rollout.
-        workers: `Workers`.
         crew: The `Crew`.
     """
 
-    def __init__(self, env, one, vectors, num_envs, rollout_envs, workers, crew):
+    def __init__(self, env, one, vectors, num_envs, rollout_envs, crew):
         self.env, self.vectors, self.num_envs, self.rollout_envs = env, vectors, num_envs, rollout_envs
-        self.workers, self.crew = workers, crew
+        self.crew = crew
         self.envs = getattr(one, "envs", ())
         # Where methods look for a limit of time.
         limit = getattr(one, "max_episode_steps", None)
@@ -70,7 +69,7 @@ def opened(env, num_envs, workers, usual, alone):
         crew = Crew(ray, workers, n)
         try:
             each = n // workers.count if alone else n
-            yield World(Distributed(env, one, vectors, n, each, workers, crew), False, *_spaces(one))
+            yield World(Distributed(env, one, vectors, n, each, crew), False, *_spaces(one))
         finally:
             crew.close()
 
@@ -105,15 +104,19 @@ class Distributing:
     def usual_workers(self):
         """How many workers there are where nobody says it; None for none."""
 
+    @property
+    def worker_events(self):
+        """What befell the workers of the last fit: `workers.Event`s, by worker, environment step and reason."""
+        return self._rooms.worker_events
+
     def _with_workers(self, world, budget, seed):
         """`HostTraining` on rollouts that workers collect together, or `AsynchronousTraining`."""
         env, horizon = world.env, self.rollout_horizon(world.env)
         if isinstance(env.env, CompiledEnv):
             check_contract(env.env)
         seed = self.next_environment_seed() if seed is None else int(seed)
-        plan = plan_for(
-            self, env.env, env.vectors, world.num_envs, horizon, seed, budget.annealing(), env.workers.threads
-        )
+        plan = plan_for(self, env.env, env.vectors, world.num_envs, horizon, seed, budget.annealing())
+        self._rooms.worker_events = env.crew.events
         hellos = env.crew.begin(plan, lambda: int(self.env_steps))
         self._note_masks(any(hello.masked for hello in hellos))
         iteration = self._iteration(world.num_envs)

@@ -32,13 +32,15 @@ class Post:
         asked: The reference of what it has been asked; None where nothing.
         since: When that was.
         ready: Whether it has said hello.
+        warm: Whether it has answered once, before which its programs had to be compiled.
         attempt: How many have held the place before.
     """
 
     def __init__(self, first, count):
         self.first, self.count = first, count
         self.handle = self.asked = None
-        self.since, self.ready, self.attempt = 0.0, False, 0
+        self.since, self.attempt = 0.0, 0
+        self.ready = self.warm = False
 
 
 class Crew:
@@ -114,6 +116,7 @@ class Crew:
         """Begins a worker in a place."""
         post, threads = self.posts[index], str(self._workers.threads)
         one = {f"{name}_NUM_THREADS": threads for name in ("OMP", "OPENBLAS", "MKL")}
+        one |= {f"TF_NUM_{name}_THREADS": threads for name in ("INTRAOP", "INTEROP")}
         env_vars = {**one, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
         actor = self._ray.remote(Worker).options(
             num_cpus=self._workers.cpus, max_restarts=0, max_task_retries=0, runtime_env={"env_vars": env_vars}
@@ -138,7 +141,7 @@ class Crew:
         if post.handle is not None:
             self._ray.kill(post.handle, no_restart=True)
         post.handle = post.asked = None
-        post.ready = False
+        post.ready = post.warm = False
 
     # Asking
 
@@ -186,8 +189,8 @@ class Crew:
             asked = {p.asked: index for index, p in enumerate(self.posts) if p.ready and p.asked is not None}
             if not asked or (some and found):
                 return found
-            left = [self.posts[index].since + self._workers.timeout - time.monotonic() for index in asked.values()]
-            done, _ = self._ray.wait(list(asked), num_returns=1, timeout=max(0.0, min(left)))
+            left = min(self._left(self.posts[index]) for index in asked.values())
+            done, _ = self._ray.wait(list(asked), num_returns=1, timeout=max(0.0, left))
             for reference in done:
                 found.update(self._answer(asked[reference]))
             if not done:
@@ -199,7 +202,7 @@ class Crew:
         except Exception as error:
             self._replace(index, _reason(self._ray, error), error)
             return {}
-        self.posts[index].asked = None
+        self.posts[index].asked, self.posts[index].warm = None, True
         return {index: answer}
 
     def wait_for_one(self):
@@ -230,11 +233,19 @@ class Crew:
     def _result(self, index):
         return self._ray.get(self.posts[index].asked)
 
+    def _limit(self, post):
+        """Seconds that an answer may take."""
+        if post.warm:
+            return self._workers.timeout
+        return max(self._workers.timeout, self._workers.start_timeout)
+
+    def _left(self, post):
+        return post.since + self._limit(post) - time.monotonic()
+
     def _replace_hung(self):
-        now = time.monotonic()
         for index, post in enumerate(self.posts):
-            if post.ready and post.asked is not None and now - post.since >= self._workers.timeout:
-                self._replace(index, f"gave no rollout for {self._workers.timeout:g} seconds")
+            if post.ready and post.asked is not None and self._left(post) <= 0.0:
+                self._replace(index, f"gave no rollout for {self._limit(post):g} seconds")
 
     def _replace(self, index, reason, error=None):
         """Ends a worker, and begins another in its place, or gives that up."""

@@ -7,6 +7,28 @@ from kerasrl_pg.rollouts.collect import EpisodeStatistics
 from kerasrl_pg.workers.weights import WeightsGiver
 
 
+class CrewStatistics(EpisodeStatistics):
+    """Episode statistics of what workers play, and how many of these there are.
+
+    Args:
+        crew: The `Crew`.
+        num_envs: N.
+    """
+
+    def __init__(self, crew, num_envs):
+        super().__init__(num_envs)
+        self._crew = crew
+
+    def told(self, parts):
+        """Adds the episodes that ended with a worker's `Part`s of one rollout."""
+        finished = sorted(episode for part in parts for episode in part.finished)
+        self.finished.extend(episode[2:] for episode in finished)
+
+    def means(self):
+        """The means, `workers` (that have begun and not failed) and `replaced` (of the fit so far)."""
+        return {**super().means(), "workers": self._crew.alive, "replaced": self._crew.replaced}
+
+
 class Together:
     """Collects `Rollout`s from a crew, as a `Collector` does from environments of its own; and the `Noise` that says
     which is next.
@@ -19,13 +41,13 @@ class Together:
     Attributes:
         iteration: Number of the iteration that `collect` is for.
         steps_taken: Environment steps of the last rollout.
-        statistics: `EpisodeStatistics`.
+        statistics: `CrewStatistics`.
     """
 
     def __init__(self, crew, variables, num_envs):
         self._crew, self._num_envs = crew, num_envs
         self._weights = WeightsGiver(variables)
-        self.statistics = EpisodeStatistics(num_envs)
+        self.statistics = CrewStatistics(crew, num_envs)
         self.iteration = self.steps_taken = 0
 
     def collect(self):
@@ -44,8 +66,7 @@ class Together:
                 self._crew.ask(index, "collect", weights, self.iteration)
             parts = self._crew.answers()
         self.steps_taken = sum(part.steps_taken for part in parts.values())
-        finished = sorted(episode for part in parts.values() for episode in part.finished)
-        self.statistics.finished.extend(episode[2:] for episode in finished)
+        self.statistics.told(parts.values())
         return self._joined({index: part.rollout for index, part in parts.items()})
 
     def _joined(self, rollouts):

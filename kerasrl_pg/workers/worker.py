@@ -24,7 +24,6 @@ class Plan(NamedTuple):
         horizon: T.
         seed: Of the environments.
         budget: `Budget.annealing()`.
-        threads: TensorFlow's.
         versions: Of what a worker must have alike; see `versions`.
     """
 
@@ -39,7 +38,6 @@ class Plan(NamedTuple):
     horizon: int
     seed: int
     budget: list
-    threads: int
     versions: dict
 
 
@@ -81,7 +79,7 @@ def versions():
     }
 
 
-def plan_for(agent, env, vectors, num_envs, horizon, seed, budget, threads):
+def plan_for(agent, env, vectors, num_envs, horizon, seed, budget):
     """The `Plan` of a built and compiled agent's workers; arguments as of `Plan`."""
     import gymnasium as gym
     import keras
@@ -107,7 +105,6 @@ def plan_for(agent, env, vectors, num_envs, horizon, seed, budget, threads):
         horizon,
         seed,
         budget,
-        threads,
         versions(),
     )
 
@@ -141,10 +138,6 @@ class Worker:
         Raises:
             RuntimeError: If its versions are others.
         """
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(plan.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(plan.threads)
         check_versions(plan.versions, versions(), self._place.index)
         import gymnasium as gym
         import keras
