@@ -4,6 +4,7 @@ import time
 import warnings
 from typing import NamedTuple
 
+from kerasrl_pg.workers import engine
 from kerasrl_pg.workers.settings import shares
 from kerasrl_pg.workers.worker import Place, Worker
 
@@ -114,12 +115,12 @@ class Crew:
 
     def _hire(self, index):
         """Begins a worker in a place."""
-        post, threads = self.posts[index], str(self._workers.threads)
-        one = {f"{name}_NUM_THREADS": threads for name in ("OMP", "OPENBLAS", "MKL")}
-        one |= {f"TF_NUM_{name}_THREADS": threads for name in ("INTRAOP", "INTEROP")}
-        env_vars = {**one, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
+        post = self.posts[index]
         actor = self._ray.remote(Worker).options(
-            num_cpus=self._workers.cpus, max_restarts=0, max_task_retries=0, runtime_env={"env_vars": env_vars}
+            num_cpus=self._workers.cpus,
+            max_restarts=0,
+            max_task_retries=0,
+            runtime_env={"env_vars": engine.environment(self._workers.threads)},
         )
         post.handle = actor.remote(Place(index, post.first, post.count, post.attempt))
         post.ready = False

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 
 
 def import_ray():
@@ -34,8 +35,20 @@ def running(cpus):
         yield ray
         return
     kind = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(os.cpu_count() or 1, int(-(-cpus // 1)))}
+    mine = signal.getsignal(signal.SIGTERM)
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", configure_logging=False, **kind)
+    if callable(mine):  # Ray puts its own in its place, and a command would no longer save what it has.
+        signal.signal(signal.SIGTERM, mine)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def environment(threads):
+    """Environment variables of a worker's process: its threads, and no GPU, which the learner has."""
+    names = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "TF_NUM_INTRAOP", "TF_NUM_INTEROP")
+    return {f"{name}_THREADS": str(threads) for name in names} | {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "CUDA_VISIBLE_DEVICES": "-1",
+    }

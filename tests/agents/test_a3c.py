@@ -79,7 +79,11 @@ def test_what_is_stale_is_counted_and_may_be_dropped(one_ray):
     # All that was played counts, and what was dropped moved nothing.
     assert history["env_steps"][-1] == int(agent.env_steps) == 8 * (int(agent.iterations) + history["dropped"][-1])
     assert history["env_steps"][-1] <= 960
-    agent.max_staleness = None
+
+
+@pytest.mark.slow
+def test_nothing_is_dropped_where_nobody_asks(one_ray):
+    agent = made(pg.A3C, horizon=8)
     history = agent.fit("CartPole-v1", total_steps=960, num_envs=2, workers=2, epochs=2, verbose=0).history
     assert history["staleness"][-1] > 0
     assert history["dropped"] == [0, 0]

@@ -103,7 +103,7 @@ class UntilAllAreBack(keras.callbacks.Callback):
         pytest.param(pg.A3C, "kill", "its process or its machine is gone", id="a3c-kill"),
     ],
 )
-@pytest.mark.quick("a2c-kill", "a3c-raise")
+@pytest.mark.quick("a2c-kill")
 def test_the_others_go_on(tmp_path, kind, what, reason):
     agent, until, place, driver = made(kind, horizon=8), UntilAllAreBack(), tmp_path / "happened", os.getpid()
     with pytest.warns(UserWarning, match=f"Worker . .*{reason}.*Another one takes its place"):
@@ -193,3 +193,19 @@ def test_another_version_is_refused():
     check_versions({"keras": "3.15.1"}, {"keras": "3.15.1", "tensorflow": "2"}, 0)
     with pytest.raises(RuntimeError, match="Worker 1 must have .*keras 3.15.1. Received: keras 3.14.0"):
         check_versions({"keras": "3.15.1"}, {"keras": "3.14.0"}, 1)
+
+
+@pytest.mark.slow
+def test_seeds_side_by_side_are_those_one_after_the_other(tmp_path):
+    def make_agent(seed):
+        agent = pg.A2C(seed=seed, networks=pg.Networks((8,)))
+        agent.compile()
+        return agent
+
+    given = {"env": "CartPole-v1", "seeds": [4, 2, 7], "episodes": 4, "total_steps": 400, "num_envs": 2, "verbose": 0}
+    alone = pg.fit_seeds(make_agent, **given)
+    together = pg.fit_seeds(make_agent, **given, side_by_side=2, filepath=tmp_path / "{seed}.keras")
+    assert together.seeds == alone.seeds
+    assert list(together.evaluations) == alone.evaluations
+    np.testing.assert_array_equal(together.curve(), alone.curve())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.keras", "4.keras", "7.keras"]
