@@ -10,6 +10,7 @@ MINIGRID = ["minigrid>=3.2,<4"]
 MINARI = ["minari[hdf5]>=0.5.3,<0.6"]
 SERVING = ["tensorflow-serving-api>=2.21,<2.22"]
 LITERT = ["ai-edge-litert>=2.3,<3"]  # acting from Python; else TensorFlow's deprecated tf.lite
+RAY = ["ray>=2.60,<3"]
 PLOT = ["matplotlib"]
 VIDEO = ["imageio>=2.37,<3", "imageio-ffmpeg>=0.6,<1", "pillow"]
 LAB = ["matplotlib", "scipy"]  # pictures; the best memoryless policy
@@ -48,6 +49,7 @@ setup(
         "minari": MINARI,
         "serving": SERVING,
         "litert": LITERT,
+        "ray": RAY,
         "plot": PLOT,
         "video": VIDEO,
         "lab": LAB,
@@ -62,6 +64,7 @@ setup(
         + MINARI
         + SERVING
         + LITERT
+        + RAY
         + PLOT
         + VIDEO
         + LAB

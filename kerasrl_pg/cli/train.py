@@ -27,6 +27,7 @@ from kerasrl_pg.cli.folder import Folder, load
 
 AGENTS = (
     "a2c",
+    "a3c",
     "constrainedgradient",
     "evolutionstrategies",
     "hillclimbing",
@@ -44,6 +45,13 @@ def define(values):
     """Defines the flags."""
     kind = {"flag_values": values}
     define_run(values)
+    flags.DEFINE_integer(
+        "workers",
+        None,
+        "Processes of Ray that play, on this machine or on those of RAY_ADDRESS; a3c takes one a core by itself.",
+        lower_bound=1,
+        **kind,
+    )
     flags.DEFINE_integer("seeds", None, "Train so many, the first one --seed.", lower_bound=1, **kind)
     flags.DEFINE_string("from", None, "A saved agent (.keras) or a run's folder, to train on.", **kind)
     flags.DEFINE_string("out", None, "The run's folder.", **kind)
@@ -235,6 +243,7 @@ def _fit(agent, folder, env, total_steps, num_envs, seed, values, run=1, resume=
             verbose=values.verbose,
             seed=seed,
             resume=resume,
+            workers=values.workers,
         )
     if checkpoint.stopped is not None:
         raise Stopped(

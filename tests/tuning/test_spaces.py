@@ -9,8 +9,8 @@ AGENTS = [name.lower() for name in sorted(spaces.SPACES)]
 
 
 def test_every_agent_has_a_space_with_sources():
-    assert sorted(pg.run.agents()) == AGENTS
-    for agent in AGENTS:
+    assert {*AGENTS} <= {*pg.run.agents()}
+    for agent in pg.run.agents():
         assert {*spaces.sources(agent)} == {*spaces.space(agent)}
         assert all(len(source) > 8 for source in spaces.sources(agent).values())
 
