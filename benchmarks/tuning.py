@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -155,7 +156,9 @@ def report(records):
         lines += [
             "",
             f"Trials a minute (`benchmarks/tuning.py --workers`), in turns: one worker {one}; two {two}: "
-            f"{r['ratio']:.2f} times as many. Load of the machine at the end: {r['load'][0]:.1f}.",
+            f"{r['ratio']:.2f} times as many. CPU seconds a trial, imports and chief included: "
+            f"{_mean(r['cpu_seconds_per_trial']['1']):.1f} and {_mean(r['cpu_seconds_per_trial']['2']):.1f}. Load of the "
+            f"machine (two cores) at the end: {r['load'][0]:.1f}.",
         ]
     lines += ["", f"Machine: {platform.machine()}, two cores, shared with other work; see tuning.json for versions."]
     return "\n".join(lines) + "\n"
@@ -169,12 +172,17 @@ def _keep(path, record):
     (RESULTS / "tuning.md").write_text(report(records))
 
 
+def _mean(values):
+    return sum(values) / len(values)
+
+
 def _with_interval(value, interval):
     return f"{value:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
 
 def rate(workers, folder):
-    """Trials a minute of so many workers: PPO for 16,384 steps, two seeds, settings that cost the same."""
+    """Trials a minute of so many workers, and CPU seconds a trial: PPO for 16,384 steps, two seeds, settings that cost
+    the same."""
     import kerasrl_pg as pg
 
     folder.mkdir(parents=True)
@@ -183,21 +191,27 @@ def rate(workers, folder):
     (folder / "space.json").write_text('{"optimizer.learning_rate": {"min": 1e-4, "max": 1e-2, "sampling": "log"}}')
     command = [sys.executable, "-m", "kerasrl_pg.cli", "tune", f"--config={folder}/run.yaml", "--seeds=2", "--trials=8"]
     command += [f"--space={folder}/space.json", "--retrain=0", f"--workers={workers}", f"--out={folder}/out"]
+    before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     # Not read from disk, which would spare the second search what the first has compiled.
     subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD, "KERASRL_PG_CACHE": ""})
     trials = [pg.tuning.records.TrialFolder(path) for path in (folder / "out" / "search").glob("trial_*")]
     begins, ends = zip(*((t.begun.stat().st_mtime, t.seeds.stat().st_mtime) for t in trials), strict=True)
-    return len(trials) / (max(ends) - min(begins)) * 60
+    cpu = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
+    return len(trials) / (max(ends) - min(begins)) * 60, cpu / len(trials)
 
 
-def measure_workers(folder):
+def measure_workers(folder, turns):
     """The rates, by turns, so that other work on the machine is the same for both."""
-    rates = {1: [], 2: []}
-    for turn in range(2):
+    rates, cpu = {1: [], 2: []}, {1: [], 2: []}
+    for turn in range(turns):
         for workers in rates if turn % 2 == 0 else reversed(rates):
-            rates[workers].append(rate(workers, folder / f"workers-{workers}-{turn}-{time.time():.0f}"))
+            result = rate(workers, folder / f"workers-{workers}-{turn}-{time.time():.0f}")
+            for kept, value in zip((rates, cpu), result, strict=True):
+                kept[workers].append(value)
+            print(workers, result, flush=True)
     ratio = sum(rates[2]) / sum(rates[1])
-    return {"env": "workers", "trials_per_minute": rates, "ratio": ratio, "load": os.getloadavg(), **origin()}
+    measured = {"trials_per_minute": rates, "cpu_seconds_per_trial": cpu, "ratio": ratio}
+    return {"env": "workers", **measured, "load": os.getloadavg(), **origin()}
 
 
 def main():
@@ -205,11 +219,12 @@ def main():
     parser.add_argument("--env", action="append", choices=list(STEPS))
     parser.add_argument("--tuner", default="random", choices=["random", "bayesian"])
     parser.add_argument("--workers", action="store_true", help="measure one worker against two, and nothing else")
+    parser.add_argument("--turns", type=int, default=2, help="of one worker and two")
     parser.add_argument("--folder", default="runs/tuning")
     arguments = parser.parse_args()
     path = RESULTS / "tuning.json"
     if arguments.workers:
-        _keep(path, measure_workers(Path(arguments.folder)))
+        _keep(path, measure_workers(Path(arguments.folder), arguments.turns))
         return
     for env in arguments.env or list(STEPS):
         folder = Path(arguments.folder) / f"{env.lower()}-{arguments.tuner}"

@@ -223,6 +223,13 @@ def _search(values, folder):
         if "consecutive failures" not in str(error):
             raise
         raise RuntimeError(_failures(folder)) from error
+    except Exception as error:
+        if not type(error).__module__.startswith("grpc"):
+            raise
+        raise RuntimeError(
+            "The chief does not answer, or has ended the search: "
+            f"{getattr(error, 'details', lambda: error)() or error}. Go on with --resume."
+        ) from error
 
 
 def _failures(folder):
