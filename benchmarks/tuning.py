@@ -152,13 +152,13 @@ def report(records):
             f"| {worst:.1f} of {best:.1f} |"
         )
     for r in workers:
+        cpu = " and ".join(f"{sum(v) / len(v):.1f}" for v in r["cpu_seconds_per_trial"].values())
         one, two = (", ".join(f"{x:.1f}" for x in r["trials_per_minute"][n]) for n in ("1", "2"))
         lines += [
             "",
             f"Trials a minute (`benchmarks/tuning.py --workers`), in turns: one worker {one}; two {two}: "
             f"{r['ratio']:.2f} times as many. CPU seconds a trial, imports and chief included: "
-            f"{_mean(r['cpu_seconds_per_trial']['1']):.1f} and {_mean(r['cpu_seconds_per_trial']['2']):.1f}. Load of the "
-            f"machine (two cores) at the end: {r['load'][0]:.1f}.",
+            f"{cpu}. Load of the machine (two cores) at the end: {r['load'][0]:.1f}.",
         ]
     lines += ["", f"Machine: {platform.machine()}, two cores, shared with other work; see tuning.json for versions."]
     return "\n".join(lines) + "\n"
@@ -170,10 +170,6 @@ def _keep(path, record):
     path.write_text(json.dumps(records, indent=1) + "\n")
     records = json.loads(path.read_text())
     (RESULTS / "tuning.md").write_text(report(records))
-
-
-def _mean(values):
-    return sum(values) / len(values)
 
 
 def _with_interval(value, interval):

@@ -226,9 +226,9 @@ def _search(values, folder):
     except Exception as error:
         if not type(error).__module__.startswith("grpc"):
             raise
+        reason = error.details() if hasattr(error, "details") else error
         raise RuntimeError(
-            "The chief does not answer, or has ended the search: "
-            f"{getattr(error, 'details', lambda: error)() or error}. Go on with --resume."
+            f"The chief does not answer, or has ended the search: {reason}. Go on with --resume."
         ) from error
 
 
