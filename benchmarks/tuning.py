@@ -177,15 +177,15 @@ def _with_interval(value, interval):
 
 
 def rate(workers, folder):
-    """Trials a minute of so many workers, and CPU seconds a trial: PPO for 16,384 steps, two seeds, settings that cost
-    the same."""
+    """Trials a minute of so many workers, and CPU seconds a trial: PPO for 16,384 steps, settings that cost the
+    same."""
     import kerasrl_pg as pg
 
     folder.mkdir(parents=True)
     settings = {"horizon": 128, "minibatch_size": 128}
     pg.Run(pg.PPO, {"CartPole": {"num_envs": 8}}, 16_384, settings=settings).save(folder / "run.yaml")
     (folder / "space.json").write_text('{"optimizer.learning_rate": {"min": 1e-4, "max": 1e-2, "sampling": "log"}}')
-    command = [sys.executable, "-m", "kerasrl_pg.cli", "tune", f"--config={folder}/run.yaml", "--seeds=2", "--trials=8"]
+    command = [sys.executable, "-m", "kerasrl_pg.cli", "tune", f"--config={folder}/run.yaml", "--seeds=1", "--trials=6"]
     command += [f"--space={folder}/space.json", "--retrain=0", f"--workers={workers}", f"--out={folder}/out"]
     before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     # Not read from disk, which would spare the second search what the first has compiled.

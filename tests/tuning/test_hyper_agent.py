@@ -63,7 +63,7 @@ def test_each_seed_is_what_it_would_be_alone(searched, run):
 
 
 def test_another_search_in_the_folder_is_refused(searched, run, tmp_path):
-    folder = searched.project_dir
+    folder = str(shutil.copytree(searched.project_dir, tmp_path / "search"))
     with pytest.raises(ValueError, match="holds another search.*has seeds=\\[0, 1\\]. Received: seeds=\\[0, 1, 2\\]"):
         pg.tuning.tuner("random", hyper_agent(run, seeds=3), folder, 2)
     parent, name = os.path.split(folder)
@@ -107,14 +107,14 @@ def test_a_function_may_make_the_agents_and_another_the_values(tmp_path, run):
         return run.agent(seed, gamma=values["gamma"])
 
     def space(hp):
-        return {"gamma": hp.Choice("gamma", [0.5, 0.9])}
+        return {"gamma": hp.Choice("gamma", [0.9])}
 
     hyper = pg.tuning.HyperAgent(make, run.make_env(), 64, space, seeds=[5, 7], epochs=1, episodes=2, aggregate="iqm")
     tuner = kt.GridSearch(hyper, hyper.objective, directory=tmp_path, project_name="search")
     tuner.search(verbose=0)
     assert (7, {"gamma": 0.9}) in asked and {seed for seed, _ in asked} == {5, 7}
     found = pg.tuning.results(tuner)
-    assert sorted(row.values["gamma"] for row in found.rows) == [0.5, 0.9] and set(found.best.returns) == {5, 7}
+    assert [row.values for row in found.rows] == [{"gamma": 0.9}] and set(found.best.returns) == {5, 7}
     with pytest.raises(ValueError, match="must have been of a Run"):
         found.best_run  # noqa: B018
 
@@ -237,7 +237,7 @@ def test_training_outside_of_a_search(tmp_path, run, monkeypatch):
     record = hyper.train({"gamma": 0.5}, tmp_path)
     with pytest.raises(ValueError, match="holds another search"):
         hyper_agent(run, epochs=2).train({"gamma": 0.5}, tmp_path)
-    monkeypatch.delattr(pg.Agent, "fit")  # Nothing is trained again.
+    monkeypatch.setattr(pg.Agent, "fit", None)  # Nothing is trained again.
     assert hyper.train({"gamma": 0.5}, tmp_path)["runs"] == record["runs"]
 
 
