@@ -156,7 +156,7 @@ def report(records):
         one, two = (", ".join(f"{x:.1f}" for x in r["trials_per_minute"][n]) for n in ("1", "2"))
         lines += [
             "",
-            f"Trials a minute (`benchmarks/tuning.py --workers`), in turns: one worker {one}; two {two}: "
+            f"Trials a minute (`benchmarks/tuning.py --workers`): one worker {one}; two {two}: "
             f"{r['ratio']:.2f} times as many. CPU seconds a trial, imports and chief included: "
             f"{cpu}. Load of the machine (two cores) at the end: {r['load'][0]:.1f}.",
         ]
