@@ -161,21 +161,35 @@ def evaluate_policy(networks, actor, vector_env, episodes, deterministic, seed, 
         networks: The `ActorCritic`.
         actor: Its `Actor` for the environments of `vector_env`.
         vector_env, episodes, deterministic, seed, max_steps: Of `Agent.evaluate`.
-
-    Where an episode does not end within `max_steps`, the returns are unknown: NaN, with a warning and no error, which
-    would cost a fit that only looks at its policy.
     """
     n = vector_env.num_envs
 
     def noise(chunk):
         return None if deterministic else networks.head.noise(tf.constant([seed, chunk]), (256, n)).numpy()
 
-    try:
-        returns, lengths = play_episodes(
+    return summary(
+        lambda: play_episodes(
             vector_env, networks.spec, actor, noise, episodes, seed, max_steps, networks.head, networks.mask_key
-        )
+        ),
+        episodes,
+        deterministic,
+    )
+
+
+def summary(play, episodes, deterministic):
+    """What an evaluation returns.
+
+    Args:
+        play: Function without arguments that plays and gives what `play_episodes` does.
+        episodes, deterministic: Of it.
+
+    Where an episode does not end within its steps, the returns are unknown: NaN, with a warning and no error, which
+    would cost a fit that only looks at its policy.
+    """
+    try:
+        returns, lengths = play()
     except Endless as error:
-        warnings.warn(f"The returns of this evaluation are unknown, NaN. {error}", stacklevel=3)
+        warnings.warn(f"The returns of this evaluation are unknown, NaN. {error}", stacklevel=4)
         returns = lengths = [np.nan]
     return {
         "return": float(np.mean(returns)),
