@@ -125,7 +125,7 @@ class Client:
         """Whether the policy wants an action mask beside its observations."""
         # What an observation holds of masks is a number, as all that it holds.
         inputs = self._endpoint("serving_default")["inputs"]
-        return "action_mask" in inputs and inputs["action_mask"][0] == bool
+        return "action_mask" in inputs and inputs["action_mask"][0].kind == "b"
 
     @property
     def memory_size(self):

@@ -148,8 +148,8 @@ def _error(code, details, address, timeout):
     details = str(details).strip()
     if code == "DEADLINE_EXCEEDED":
         return TimeoutError(
-            f"The server at {address} must answer within timeout={timeout} seconds. Received: nothing. Raise `timeout`, "
-            "or look at the server's load."
+            f"The server at {address} must answer within timeout={timeout} seconds. Received: nothing. Raise "
+            "`timeout`, or look at the server's load."
         )
     if code == "UNAVAILABLE":
         return ConnectionError(
