@@ -25,6 +25,7 @@ class DevelopmentServer:
         host: Address to listen at; this machine's own alone by default, since nothing here is encrypted.
         grpc_port, rest_port: 0 for any that is free. 8500 and 8501, as TensorFlow Serving's image has them.
         poll_seconds: Between two looks at the folder, above 0. 1, as TensorFlow Serving's default.
+        say: Function of a sentence about what becomes of a version; None for silence.
 
     Attributes:
         grpc_address, rest_address: For `Client`, once it is started.
@@ -41,7 +42,9 @@ class DevelopmentServer:
     []
     """
 
-    def __init__(self, folder, name=MODEL, host="127.0.0.1", grpc_port=8500, rest_port=8501, poll_seconds=1.0):
+    def __init__(
+        self, folder, name=MODEL, host="127.0.0.1", grpc_port=8500, rest_port=8501, poll_seconds=1.0, say=None
+    ):
         try:
             import grpc  # noqa: F401
             import starlette  # noqa: F401
@@ -52,7 +55,7 @@ class DevelopmentServer:
         check_number("poll_seconds", poll_seconds, 0.0, exclusive=True)
         self.folder = check_folder(folder)
         self.name, self._host, self._ports = name, host, (grpc_port, rest_port)
-        self.versions = Versions(self.folder, poll_seconds)
+        self.versions = Versions(self.folder, poll_seconds, say=say or (lambda sentence: None))
         self.answers = Answers(name, self.versions)
         self.grpc_address = self.rest_address = None
 

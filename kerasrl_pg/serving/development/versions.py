@@ -67,10 +67,11 @@ class Versions:
         folder: Of version folders, whose names are numbers.
         poll_seconds: Between two looks at it.
         settle_seconds: See above.
+        say: Function of a sentence about what becomes of a version.
     """
 
-    def __init__(self, folder, poll_seconds=1.0, settle_seconds=2.0):
-        self.folder = Path(folder)
+    def __init__(self, folder, poll_seconds=1.0, settle_seconds=2.0, say=lambda sentence: None):
+        self.folder, self._say = Path(folder), say
         self._poll, self._settle = poll_seconds, settle_seconds
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._known = {}  # By number.
@@ -167,8 +168,10 @@ class Versions:
             version.drop()
             version.error = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             self._failed[number] = looks
+            self._say(f"Version {number} cannot be loaded: {version.error}")
             return False
         self._failed.pop(number, None)
+        self._say(f"Version {number} is served.")
         return True
 
     def _keep(self, number):
@@ -183,13 +186,14 @@ class Versions:
         for version in self._known.values():
             if version.state == UNLOADING and version.in_flight == 0:
                 version.drop()
+                self._say(f"Version {version.number} is dropped.")
 
     def _watch(self):
         while not self._stop.wait(self._poll):
             try:
                 self.look()
             except Exception as error:  # Whatever a folder does, what is loaded goes on answering.
-                print(f"The folder {self.folder} could not be looked at: {error!r}.", flush=True)
+                self._say(f"The folder {self.folder} could not be looked at: {error!r}.")
 
 
 def _looks(path):
