@@ -161,7 +161,7 @@ def latencies(ways, rest, inputs, batch, rounds, calls):
         for name, ask in asks.items():
             row = []
             for call in range(calls):
-                x = keywords[call % 8]
+                x = given[call % 8]
                 begin = time.perf_counter()
                 ask(x)
                 row.append(time.perf_counter() - begin)
@@ -292,10 +292,8 @@ def table(records):
                 found = record["batches"][batch]["ways"][way]
                 cells += [f"{found['p50_us']:,.0f}", f"{found['p99_us']:,.0f}", f"{found['per_second']:,.0f}"]
             lines.append(f"| {record['case']} | {name} | {' | '.join(cells)} |")
-    lines += ["", "Ratios, medians over the pairs of a round (of medians within a round):", ""]
-    lines += [
-        "| policy | batch | exported / traced | exported / `tf.function` | gRPC / `tf.function` | LiteRT / `tf.function` |"
-    ]
+    lines += ["", 'Ratios, medians over the rounds, of a round\'s medians; "bare" is the bare `tf.function`:', ""]
+    lines += ["| policy | batch | exported / traced | exported / bare | gRPC / bare | LiteRT / bare |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
     for record in records:
         for batch in map(str, BATCHES):
@@ -312,9 +310,9 @@ def table(records):
     loads = ", ".join(f"{record['machine']['load_average']:.1f}" for record in records)
     lines += [
         "",
-        f"{records[-1]['rounds']} rounds of {records[-1]['calls']} calls each; one TensorFlow thread a process, client and "
-        f"server on the same machine. {host['cpu']}, {host['cpus']} CPUs, whose load at the end of each measurement was "
-        f"{loads}; {records[-1]['date']}; " + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".",
+        f"{records[-1]['rounds']} rounds of {records[-1]['calls']} calls each; one TensorFlow thread a process, client "
+        f"and server on the same machine. {host['cpu']}, {host['cpus']} CPUs, whose load average at the end of each "
+        f"measurement was {loads}; {records[-1]['date']}; " + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".",
         "",
         "    python benchmarks/serving.py",
         "",
@@ -325,8 +323,8 @@ def table(records):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--case", choices=CASES, action="append", help="default: all")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--calls", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--calls", type=int, default=20)
     arguments = parser.parse_args()
     os.environ.update(ONE_THREAD)  # Of this process, before TensorFlow is imported, and of the server.
     sys.path.insert(0, str(HERE))
