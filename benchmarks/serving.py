@@ -155,8 +155,7 @@ def latencies(ways, rest, inputs, batch, rounds, calls):
     """Seconds of each call by way, [rounds, calls]."""
     times = {name: [] for name in (*ways, "rest")}
     given = [{k: array[i * batch : (i + 1) * batch] for k, array in inputs.items()} for i in range(8)]
-    keywords = [{"observation": x["observation"], **{k: v for k, v in x.items() if k != "observation"}} for x in given]
-    asks = {**ways, "rest": lambda x: rest.predict(x)}
+    asks = {**ways, "rest": rest.predict}
     for _ in range(rounds + 1):
         for name, ask in asks.items():
             row = []
