@@ -1,4 +1,4 @@
-"""Serves an exported policy and plays with it through the server: python examples/serve.py FOLDER ENVIRONMENT [episodes]
+"""Serves an exported policy and plays with it there: python examples/serve.py FOLDER ENVIRONMENT [episodes]
 
 FOLDER is one of versions, as `agent.export("saved_models/cartpole/1")` makes. The server here is the stand-in for
 development, which `kerasrl-pg serve --model=FOLDER --development` starts as well; without --development the command

@@ -73,10 +73,9 @@ class DevelopmentServer:
             self._socket.close()
             raise
         self.versions.start()
-        config = uvicorn.Config(
-            make_app(self.answers), log_level="error", access_log=False, lifespan="off", ws="none",
-            timeout_graceful_shutdown=5,
-        )  # fmt: skip
+        # Its own settings of logging would close the handlers of whoever else logs in this process.
+        quiet = {"log_config": None, "log_level": "error", "access_log": False}
+        config = uvicorn.Config(make_app(self.answers), lifespan="off", ws="none", timeout_graceful_shutdown=5, **quiet)
         self._rest = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._rest.run, args=([self._socket],), name="rest", daemon=True)
         self._thread.start()
