@@ -14,6 +14,7 @@ turns, in rounds; ratios are medians over the pairs of a round. Both processes h
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -155,10 +156,11 @@ def latencies(ways, rest, inputs, batch, rounds, calls):
     """Seconds of each call by way, [rounds, calls]."""
     times = {name: [] for name in (*ways, "rest")}
     given = [{k: array[i * batch : (i + 1) * batch] for k, array in inputs.items()} for i in range(8)]
-    asks = {**ways, "rest": rest.predict}
+    asks, order = {**ways, "rest": rest.predict}, random.Random(0)
     for _ in range(rounds + 1):
-        for name, ask in asks.items():
-            row = []
+        # In another order each time, since the system favours whoever comes after one that waited.
+        for name in order.sample(sorted(asks), len(asks)):
+            ask, row = asks[name], []
             for call in range(calls):
                 x = given[call % 8]
                 begin = time.perf_counter()

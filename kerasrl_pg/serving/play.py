@@ -7,7 +7,7 @@ from kerasrl_pg.checks import check_whole
 from kerasrl_pg.envs.spaces import ObservationSpec
 from kerasrl_pg.heads import default_head
 from kerasrl_pg.heads.composite import action_name
-from kerasrl_pg.rollouts.evaluate import play_episodes, summary
+from kerasrl_pg.rollouts.evaluate import opened_to_evaluate, play_episodes, summary
 
 
 def play(client, env, episodes=100, deterministic=True, seed=1, num_envs=None, max_steps=200_000):
@@ -32,8 +32,6 @@ def play(client, env, episodes=100, deterministic=True, seed=1, num_envs=None, m
         ValueError: If the environment is not of the policy's kind, or what it or the policy gives is not finite.
         ConnectionError, TimeoutError, LookupError, RuntimeError: As of `Client`.
     """
-    from kerasrl_pg.training.fitting import opened_to_evaluate  # Which imports this room.
-
     check_whole("episodes", episodes)
     check_whole("seed", seed, at_least=0, at_most=2**31 - 1)
     check_whole("max_steps", max_steps, optional=True)

@@ -109,7 +109,7 @@ def make_server(answers, host, port):
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(answers), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Model(answers), server)
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except RuntimeError:
         bound = 0
     if bound == 0:

@@ -22,13 +22,13 @@ def make_app(answers):
 
     def handled(handler):
         async def endpoint(request):
-            body = b""
+            body = bytearray()
             async for chunk in request.stream():
-                body += chunk
+                body.extend(chunk)
                 if len(body) > LARGEST:
                     return _response({"error": f"A request must have at most {LARGEST} bytes."}, 413)
             try:
-                return await run_in_threadpool(handler, answers, request.path_params, body)
+                return await run_in_threadpool(handler, answers, request.path_params, bytes(body))
             except Refused as error:
                 return _response({"error": str(error)}, CODES.get(error.code, 500))
             except Exception as error:  # The next request is another one.

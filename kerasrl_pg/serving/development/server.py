@@ -81,9 +81,13 @@ class DevelopmentServer:
         self._thread.start()
         self._grpc.start()
         while not self._rest.started:
+            if not self._thread.is_alive():
+                self.stop()
+                raise RuntimeError(f"The REST server must start. Received: its end, at {self._host}.")
             time.sleep(0.005)
-        self.grpc_address = f"{self._host}:{port}"
-        self.rest_address = f"http://{self._host}:{self._socket.getsockname()[1]}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self.grpc_address = f"{host}:{port}"
+        self.rest_address = f"http://{host}:{self._socket.getsockname()[1]}"
         return self
 
     def stop(self, grace=5.0):

@@ -159,7 +159,10 @@ class Versions:
 
     def _load(self, number):
         """Whether it could be loaded."""
-        looks, version = self._seen[number][0], Version(number, self._path(number))
+        try:
+            looks, version = self._seen[number][0], Version(number, self._path(number))
+        except StopIteration:  # It has just been withdrawn.
+            return False
         with self._lock:
             self._known[number] = version
         try:
