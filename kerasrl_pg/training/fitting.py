@@ -1,7 +1,6 @@
 """One fit: the environments that it plays, what is left of its budget, and the means of its epochs."""
 
 import contextlib
-import dataclasses
 import time
 import warnings
 from typing import Any, NamedTuple

@@ -98,7 +98,8 @@ def test_mistakes(model, tmp_path):
             call(arguments)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_development_server_as_a_process(model, number):
     pytest.importorskip("uvicorn")
     command = [sys.executable, "-m", "kerasrl_pg.cli", "serve", f"--model={model}", "--development"]
