@@ -130,7 +130,8 @@ class Client:
     @property
     def memory_size(self):
         """Numbers that the policy remembers of one environment; 0 without memory."""
-        return self._endpoint("serving_default")["inputs"]["state"][1][1] if "initial_state" in self.signatures else 0
+        begins = self.signatures.get("initial_state", {"outputs": {}})["outputs"]
+        return begins["state"][1][1] if "state" in begins else 0
 
     def close(self):
         """Closes the connection."""
@@ -158,19 +159,21 @@ class Client:
         """Arrays [B, ...] by name, and whether they were a batch."""
         beside = {"seed", *(["action_mask"] if self.takes_masks else []), *(["state"] if self.memory_size else [])}
         names = [name for name in wanted if name not in beside]
-        flat = {"observation": observation} if names == ["observation"] else flattened(observation)
+        plain = names == ["observation"] and not isinstance(observation, dict)
+        flat = {"observation": observation} if plain else flattened(observation)
         if set(flat) != set(names):
             raise ValueError(
                 f"`observation` must have the parts {', '.join(names)}. Received: {', '.join(map(str, flat))}."
             )
-        first, (_, shape) = np.asarray(flat[names[0]]), wanted[names[0]]
+        flat = {name: _numbers(name, part) for name, part in flat.items()}
+        first, (_, shape) = flat[names[0]], wanted[names[0]]
         if first.shape not in (shape[1:], (*first.shape[:1], *shape[1:])):
             raise ValueError(
                 f"`observation` must have shape {shape[1:]}, or a batch of it. Received: {names[0]} of shape "
                 f"{first.shape}."
             )
         batched = first.ndim == len(shape)
-        return {name: np.asarray(part)[() if batched else None] for name, part in flat.items()}, batched
+        return {name: part[() if batched else None] for name, part in flat.items()}, batched
 
 
 def flattened(observation):
@@ -195,12 +198,17 @@ def flattened(observation):
     return found
 
 
+def _numbers(name, value):
+    """An array."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"`{name}` must be rows of one length. Received: rows of several.") from None
+
+
 def _array(name, value, dtype, shape):
     """An array of an input's dtype and shape."""
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"`{name}` must be an array of shape {shape}. Received: rows of several lengths.") from None
+    array = _numbers(name, value)
     fits = array.ndim == len(shape) and all(want in (None, size) for want, size in zip(shape, array.shape, strict=True))
     if not fits or array.dtype.kind not in "biuf":
         raise ValueError(
@@ -229,9 +237,9 @@ def _mask(mask, rows, batched, shape):
         raise ValueError("`action_mask` must be given to this policy. Received: None. Give ones where all is allowed.")
     if isinstance(mask, (tuple, list)) and mask and all(np.ndim(part) == 1 + batched for part in mask):
         mask = np.concatenate([np.asarray(part) for part in mask], -1)  # One for each of several choices.
-    array = np.asarray(mask)
-    size = int(np.prod(shape[1:]))
-    if array.size != rows * size or not np.isin(array, (0, 1)).all():
+    array, size = _numbers("action_mask", mask), int(np.prod(shape[1:]))
+    fits = [(rows, *shape[1:]), (rows, size)] if batched else [tuple(shape[1:]), (size,)]
+    if array.shape not in fits or not np.isin(array, (0, 1)).all():
         raise ValueError(
             f"`action_mask` must be {size} zeros and ones for each of {rows} observations. Received: shape "
             f"{array.shape}."

@@ -202,6 +202,8 @@ MISTAKES = [
     ("masked", lambda c: c.act(X), ValueError, "`action_mask` must be given to this policy"),
     ("masked", lambda c: c.act(X, action_mask=[0] * 5), ValueError, "must allow something. Received: none for"),
     ("masked", lambda c: c.act(X, action_mask=[1] * 4), ValueError, "must be 5 zeros and ones for each of 1"),
+    ("masked", lambda c: c.act(X[None], action_mask=np.ones((5, 1))), ValueError, "must be 5 zeros and ones"),
+    ("continuous", lambda c: c.act([[0.0] * 3, [0.0]]), ValueError, "must be rows of one length"),
     ("memory", lambda c: c.act(X, state=np.zeros(4)), ValueError, r"`state` must be numbers of shape \[B, 5\]"),
     ("nested", lambda c: c.act({"robot": X}), ValueError, "must have the parts .*robot_arm.*Received: robot"),
 ]

@@ -151,6 +151,8 @@ def _check(arrays, specs):
             )
         if dtype.kind == "f" and not np.isfinite(array).all():
             raise Refused("INVALID_ARGUMENT", f"`{name}` must be finite. Received: NaN or infinity.")
+        if dtype.kind == "b" and array.ndim > 1 and not array.reshape(len(array), -1).any(-1).all():
+            raise Refused("INVALID_ARGUMENT", f"`{name}` must allow something. Received: a row that allows nothing.")
         if spec.shape.rank and spec.shape[0] is None:
             rows[name] = len(array)
         if name == "batch_size" and not 0 < array <= MOST_ROWS:

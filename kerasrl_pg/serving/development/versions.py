@@ -40,14 +40,13 @@ class Version:
         from kerasrl_pg.serving.requests import read_warm_up
 
         proto = saved_model_pb2.SavedModel.FromString((self.path / "saved_model.pb").read_bytes())
-        with tf.device("CPU"):
-            self._model = tf.saved_model.load(str(self.path))
+        self._model = tf.saved_model.load(str(self.path))
         self.functions = dict(self._model.signatures)
         definitions = proto.meta_graphs[0].signature_def
         self.signature_defs = {name: definitions[name] for name in self.functions}
         for request in read_warm_up(self.path):
             given = {name: tf.constant(tf.make_ndarray(each)) for name, each in request.inputs.items()}
-            self.functions[request.model_spec.signature_name](**given)
+            self.functions[request.model_spec.signature_name or "serving_default"](**given)
         self.state = AVAILABLE
 
     def drop(self):

@@ -248,6 +248,7 @@ def test_messages_that_do_not_fit_are_refused(server, masked):
         (server, request(ROWS[:1], model="other"), missing, r"Latest\(other\).*'robot'"),
         (server, request(ROWS[:1], version=9), missing, r"Specific\(robot, 9\)"),
         (masked, request(ROWS[:3], "default", action_mask=[[True] * 3]), invalid, "as many rows"),
+        (masked, request(ROWS[:2], "default", action_mask=[[True] * 3, [False] * 3]), invalid, "must allow something"),
         (masked, request(ROWS[:3], "default"), invalid, "the inputs must be action_mask, observation"),
     ]
     for asked, message, code, sentence in cases:
