@@ -7,6 +7,8 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+
 from kerasrl_pg.envs.spaces import space_to_config
 
 NAME = "assets.extra/card.json"
@@ -28,20 +30,21 @@ def make_card(networks, folder, facts, notes):
         A dictionary.
     """
     facts = dict(facts or {})
-    return {
+    card = {
         "agent": facts.get("agent"),
         "environment_steps": facts.get("environment_steps"),
         "seeds": facts.get("seeds"),
         "return": return_of(facts.get("evaluation")),
-        "observation_space": _finite(space_to_config(networks.observation_space)),
-        "action_space": _finite(space_to_config(networks.action_space)),
-        "settings": _finite(facts.get("settings")),
+        "observation_space": space_to_config(networks.observation_space),
+        "action_space": space_to_config(networks.action_space),
+        "settings": facts.get("settings"),
         "command": facts.get("command"),
         **notes,
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
         "date": datetime.date.today().isoformat(),
         "sha256": checksums(folder),
     }
+    return _plain(card)
 
 
 def return_of(evaluation):
@@ -154,13 +157,17 @@ def _return(found):
     return f"{found['mean']:.1f}{interval}, {found['episodes']} {kind} episodes{where}"
 
 
-def _finite(value):
-    """Plain JSON, in which the numbers that JSON does not have are texts: "inf", "-inf", "nan"."""
+def _plain(value):
+    """Plain JSON; what it does not have is a text: "inf", "-inf", "nan", and whatever is none of its kinds."""
     if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
+        return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        return [_plain(each) for each in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
 
 
 def digest(variables):

@@ -89,8 +89,11 @@ def test_the_last_evaluation_is_known_while_the_weights_are_the_same(tmp_path):
     agent.network_variables[0].assign_add(np.ones_like(agent.network_variables[0]))
     agent.export(tmp_path / "2", verify=False)
     assert beside(tmp_path / "2", "card.json")["return"] is None
-    agent.export(tmp_path / "3", verify=False, evaluation={"return": 1.0, "return_std": 0.0, "episodes": 1})
-    assert beside(tmp_path / "3", "card.json")["return"]["interval"] is None
+    agent.export(
+        tmp_path / "3", verify=False, evaluation={"return": 1.0, "return_std": 0.0, "episodes": 1, "seed": np.int64(3)}
+    )
+    found = beside(tmp_path / "3", "card.json")["return"]
+    assert found["interval"] is None and found["seed"] == 3
     with pytest.raises(ValueError, match="`evaluation` must be what `agent.evaluate"):
         agent.export(tmp_path / "4", evaluation={"reward": 1.0})
     assert not (tmp_path / "4").exists()
