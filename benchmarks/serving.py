@@ -153,25 +153,27 @@ def differences(ask, inputs, expected, size):
 
 
 def latencies(ways, rest, inputs, batch, rounds, calls):
-    """Seconds of each call by way, [rounds, calls]."""
-    times = {name: [] for name in (*ways, "rest")}
+    """Seconds of each call by way, [rounds, calls], and this process's CPU seconds of a call, [rounds]."""
+    times, cpu = ({name: [] for name in (*ways, "rest")} for _ in range(2))
     given = [{k: array[i * batch : (i + 1) * batch] for k, array in inputs.items()} for i in range(8)]
     asks, order = {**ways, "rest": rest.predict}, random.Random(0)
     for _ in range(rounds + 1):
         # In another order each time, since the system favours whoever comes after one that waited.
         for name in order.sample(sorted(asks), len(asks)):
-            ask, row = asks[name], []
+            ask, row, spent = asks[name], [], time.process_time()
             for call in range(calls):
                 x = given[call % 8]
                 begin = time.perf_counter()
                 ask(x)
                 row.append(time.perf_counter() - begin)
             times[name].append(row)
-    return {name: rows[1:] for name, rows in times.items()}  # The first round warms up.
+            cpu[name].append((time.process_time() - spent) / calls)
+    # The first round warms up.
+    return tuple({name: rows[1:] for name, rows in each.items()} for each in (times, cpu))
 
 
-def summed(times):
-    """Of each way: requests a second, p50 and p99 in microseconds; and ratios of pairs."""
+def summed(times, cpu):
+    """Of each way: requests a second, p50, p99 and CPU time in microseconds; and ratios of pairs."""
     import numpy as np
 
     found = {
@@ -179,6 +181,7 @@ def summed(times):
             "per_second": round(1 / float(np.mean(rows)), 1),
             "p50_us": round(1e6 * float(np.percentile(rows, 50)), 1),
             "p99_us": round(1e6 * float(np.percentile(rows, 99)), 1),
+            "cpu_us": round(1e6 * statistics.median(cpu[name]), 1),
         }
         for name, rows in times.items()
     }
@@ -189,7 +192,11 @@ def summed(times):
         )
 
     pairs = (("exported", "concrete"), ("exported", "function"), ("grpc", "function"), ("litert", "function"))
-    return {"ways": found, "ratios": {f"{a}/{b}": round(ratio(a, b), 3) for a, b in pairs}}
+    found = {"ways": found, "ratios": {f"{a}/{b}": round(ratio(a, b), 3) for a, b in pairs}}
+    for name in ("concrete", "function"):
+        both = zip(cpu["exported"], cpu[name], strict=True)
+        found["ratios"][f"exported/{name}, CPU"] = round(statistics.median(a / b for a, b in both), 3)
+    return found
 
 
 def at_once(address, inputs, clients, seconds):
@@ -244,7 +251,7 @@ def measure(case, rounds, calls):
                 for name in ("exported", "litert"):
                     equal[name] = differences(ways[name], inputs, expected, 64)
                 rest = pg.serving.Client(rest_address)
-                found = {str(batch): summed(latencies(ways, rest, inputs, batch, rounds, calls)) for batch in BATCHES}
+                found = {str(batch): summed(*latencies(ways, rest, inputs, batch, rounds, calls)) for batch in BATCHES}
                 eight = at_once(address, inputs, 8, 5.0)
             finally:
                 server.terminate()
@@ -271,21 +278,19 @@ WAYS = {
 }
 
 
-def table(records):
+def equalities(records):
     lines = ["# Serving", "", "Do served policies act as the agent? Of 10,000 observations:", ""]
     lines += ["| policy | asked | actions that differ | largest difference |", "| --- | --- | ---: | ---: |"]
     for record in records:
         for name, found in record["equal"].items():
             lines.append(f"| {record['case']} | {name} | {found['differ']} | {found['largest']:.1e} |")
-    lines += [
-        "",
-        "Differ: by more than 1e-4, in an action or in what is remembered.",
-        "",
-        "Latency in microseconds, one client that waits for each answer:",
-        "",
-        "| policy | asked | batch 1: p50 | p99 | requests/s | batch 64: p50 | p99 | requests/s |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    return [*lines, "", "Differ: by more than 1e-4, in an action or in what is remembered.", ""]
+
+
+def speeds(records):
+    lines = ["Latency in microseconds, one client that waits for each answer:", ""]
+    lines += ["| policy | asked | batch 1: p50 | p99 | requests/s | batch 64: p50 | p99 | requests/s |"]
+    lines += ["| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for record in records:
         for way, name in WAYS.items():
             cells = []
@@ -294,23 +299,25 @@ def table(records):
                 cells += [f"{found['p50_us']:,.0f}", f"{found['p99_us']:,.0f}", f"{found['per_second']:,.0f}"]
             lines.append(f"| {record['case']} | {name} | {' | '.join(cells)} |")
     lines += ["", 'Ratios, medians over the rounds, of a round\'s medians; "bare" is the bare `tf.function`:', ""]
-    lines += ["| policy | batch | exported / traced | exported / bare | gRPC / bare | LiteRT / bare |"]
-    lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines += ["| policy | batch | exported / traced | exported / bare | gRPC / bare | LiteRT / bare "]
+    lines[-1] += "| exported / traced, CPU time | exported / bare, CPU time |"
+    lines += ["| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for record in records:
         for batch in map(str, BATCHES):
-            ratios = record["batches"][batch]["ratios"]
-            cells = " | ".join(f"{ratio:.2f}" for ratio in ratios.values())
+            cells = " | ".join(f"{ratio:.2f}" for ratio in record["batches"][batch]["ratios"].values())
             lines.append(f"| {record['case']} | {batch} | {cells} |")
-    lines += ["", "Eight clients at once, one observation a request, gRPC, requests a second: "]
-    lines[-1] += ", ".join(f"{r['case']} {r['eight_clients_per_second']:,.0f}" for r in records) + "."
-    lines += ["", "Policies:", ""]
-    lines += [
+    eight = ", ".join(f"{r['case']} {r['eight_clients_per_second']:,.0f}" for r in records)
+    return [*lines, "", f"Eight clients at once, one observation a request, gRPC, requests a second: {eight}.", ""]
+
+
+def table(records):
+    policies = [
         f"- {r['case']}: {CASES[r['case']]}; return {r['return']:.1f}, 20 deterministic episodes" for r in records
     ]
     host, versions = records[-1]["machine"], records[-1]["versions"]
     loads = ", ".join(f"{record['machine']['load_average']:.1f}" for record in records)
+    lines = [*equalities(records), *speeds(records), "Policies:", "", *policies, ""]
     lines += [
-        "",
         f"{records[-1]['rounds']} rounds of {records[-1]['calls']} calls each; one TensorFlow thread a process, client "
         f"and server on the same machine. {host['cpu']}, {host['cpus']} CPUs, whose load average at the end of each "
         f"measurement was {loads}; {records[-1]['date']}; " + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".",

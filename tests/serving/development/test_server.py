@@ -215,23 +215,26 @@ def test_malformed_requests_get_a_sentence_and_the_next_one_its_answer(server):
     assert curl(server, "/v1/models/robot:predict", b'{"inputs": [[0, 0, 0]]}')[0] == 200
 
 
+def half():
+    found = request(ROWS[:2])
+    found.inputs["observation"].tensor_content = b"\0" * 7
+    return found
+
+
+def huge():
+    found = request(ROWS[:1])
+    found.inputs["observation"].tensor_shape.dim[0].size = 10**12
+    found.inputs["observation"].tensor_content, found.inputs["observation"].float_val[:] = b"", [1.0]
+    return found
+
+
+def labelled():
+    found = request(ROWS[:1])
+    found.model_spec.version_label = "stable"
+    return found
+
+
 def test_messages_that_do_not_fit_are_refused(server, masked):
-    def half():
-        found = request(ROWS[:2])
-        found.inputs["observation"].tensor_content = b"\0" * 7
-        return found
-
-    def huge():
-        found = request(ROWS[:1])
-        found.inputs["observation"].tensor_shape.dim[0].size = 10**12
-        found.inputs["observation"].tensor_content, found.inputs["observation"].float_val[:] = b"", [1.0]
-        return found
-
-    def labelled():
-        found = request(ROWS[:1])
-        found.model_spec.version_label = "stable"
-        return found
-
     nan = np.float32([[0, np.nan, 0]])
     invalid, missing = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
     cases = [
