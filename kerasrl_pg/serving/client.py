@@ -14,8 +14,8 @@ class Client:
     What it knows of the policy, the names, shapes and dtypes of its tensors, the server tells it at the first request.
 
     Args:
-        address: "host:8500" to speak gRPC, with the messages of `tensorflow-serving-api`; "http://host:8501", or
-            https, to speak REST.
+        address: "host:8500" to speak gRPC, with the messages of `tensorflow-serving-api`, not encrypted;
+            "http://host:8501", or https, to speak REST.
         model: Its name at the server; "default", as TensorFlow Serving calls a model that nobody named.
         version: A whole number; None for the version that the server prefers, which is the latest.
         timeout: Seconds that an answer may take, above 0. 10: ours, a thousand times what small policies need.

@@ -97,6 +97,13 @@ class Endpoints:
         # The layers that remember, by the name of the tensor that holds what they do.
         layers = {"state": memories(networks.policy), "value_state": [] if critic is None else memories(critic)}
         self._memories = {name: each for name, each in layers.items() if each}
+        beside = {*self._memories, *(["action_mask"] if masked else [])}
+        for what, names in (("observation", self._inputs), ("action", networks.head.named(networks.head.action_spec))):
+            if beside & set(names):
+                raise ValueError(
+                    f"No part of the {what} may be called as what an exported policy takes and gives beside it. "
+                    f"Received: {', '.join(sorted(beside & set(names)))}. Rename it with a wrapper of the environment."
+                )
 
     def serving_default(self, **arguments):
         """The action that the policy's mode is."""

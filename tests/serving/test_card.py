@@ -196,3 +196,13 @@ def test_what_litert_cannot_is_refused(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="must be made of LiteRT's own operations.*Erfinv.*leave litert=True out"):
         made("discrete").export(tmp_path / "1", litert=True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("part", ["observation", "action"])
+def test_a_part_called_as_what_stands_beside_it_is_refused(tmp_path, part):
+    named, plain = S.Dict(state=S.Discrete(4)), S.Discrete(4)
+    agent = pg.PPO(networks=pg.Networks((4,), memory=pg.models.GRU(4)), seed=0)
+    agent.bind(*((named, plain) if part == "observation" else (plain, named)))
+    with pytest.raises(ValueError, match=f"No part of the {part} may be called .*Received: state. Rename it"):
+        agent.export(tmp_path / "1")
+    assert not list(tmp_path.iterdir())
