@@ -106,10 +106,10 @@ class Asked:
         self._bare = tf.function(self._policy, autograph=False)
         self._concrete = self._bare.get_concrete_function(**specs)
 
-    def _policy(self, observation, action_mask=(), state=()):
+    def _policy(self, **given):
         from kerasrl_pg.rollouts.records import Inputs
 
-        inputs = Inputs(observation, action_mask, (), state)
+        inputs = Inputs(given["observation"], given.get("action_mask", ()), (), given.get("state", ()))
         distribution, state = self._agent.actor_critic.step(inputs)
         outputs = {"action": self._agent.head.to_env(distribution.mode())}
         return outputs if isinstance(state, tuple) else {**outputs, "state": state}
