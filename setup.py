@@ -8,7 +8,8 @@ ENVPOOL = ["envpool>=1.2,<1.3"]
 ATARI = ["ale-py"]
 MINIGRID = ["minigrid>=3.2,<4"]
 MINARI = ["minari[hdf5]>=0.5.3,<0.6"]
-SERVING = ["tensorflow-serving-api>=2.21,<2.22"]
+# TensorFlow Serving's messages, with gRPC; uvicorn and starlette for the server for development.
+SERVING = ["tensorflow-serving-api>=2.21,<2.22", "uvicorn>=0.30,<1", "starlette>=0.40,<2"]
 LITERT = ["ai-edge-litert>=2.3,<3"]  # acting from Python; else TensorFlow's deprecated tf.lite
 RAY = ["ray>=2.60,<3"]
 PLOT = ["matplotlib"]

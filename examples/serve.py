@@ -1,8 +1,8 @@
-"""Plays with an exported policy and TensorFlow alone: python examples/serve.py FOLDER ENVIRONMENT [episodes]
+"""Serves an exported policy and plays with it there: python examples/serve.py FOLDER ENVIRONMENT [episodes]
 
-The same folder, under a name, is what TensorFlow Serving takes:
-    tensorflow_model_server --rest_api_port=8501 --model_name=cartpole --model_base_path=$PWD/runs/cartpole/saved_model
-    curl -d '{"inputs": {"observation": [[0.0, 0.1, 0.0, -0.1]]}}' localhost:8501/v1/models/cartpole:predict
+FOLDER is one of versions, as `agent.export("saved_models/cartpole/1")` makes. The server here is the stand-in for
+development, which `kerasrl-pg serve --model=FOLDER --development` starts as well; without --development the command
+starts TensorFlow Serving, of which the rest asks in the same words. `pip install "kerasrl-pg[serving]"` has both.
 """
 
 import sys
@@ -10,20 +10,25 @@ import sys
 import gymnasium as gym
 import tensorflow as tf
 
+import kerasrl_pg as pg
+from kerasrl_pg.serving.development import DevelopmentServer
+
 folder, env_id = sys.argv[1], sys.argv[2]
 episodes = int(sys.argv[3]) if len(sys.argv) > 3 else 10
 
-model = tf.saved_model.load(folder)
-act, sample = model.signatures["serving_default"], model.signatures["sample"]
-env = gym.make(env_id)
-for episode in range(episodes):
-    observation, _ = env.reset(seed=episode)
-    total, ended = 0.0, False
-    while not ended:
-        action = act(observation=tf.constant(observation[None], tf.float32))["action"].numpy()[0]
-        observation, reward, terminated, truncated, _ = env.step(action)
-        total, ended = total + reward, terminated or truncated
-    print(f"episode {episode}: return {total:.1f}")
+with DevelopmentServer(folder, grpc_port=0, rest_port=0) as server:
+    observation, _ = gym.make(env_id).reset(seed=0)
+    for address in (server.grpc_address, server.rest_address):
+        with pg.serving.Client(address) as client:
+            print(f"{address}: action", client.act(observation))
+            drawn = client.predict({"observation": observation[None], "seed": [0, 1]}, "sample")
+            print("  a sampled action:", drawn["action"][0], "with log-probability", drawn["log_prob"][0])
+    with pg.serving.Client(server.grpc_address) as client:
+        result = pg.serving.play(client, env_id, episodes)
+        print(f"return over {episodes} episodes: {result['return']:.1f} ± {result['return_std']:.1f}")
+    version = server.versions.statuses()[0][0]
 
-drawn = sample(observation=tf.constant(observation[None], tf.float32), seed=tf.constant([0, 1]))
-print("a sampled action:", drawn["action"].numpy()[0], "with log-probability", drawn["log_prob"].numpy()[0])
+# Where nothing but TensorFlow is installed, the folder of a version is enough.
+model = tf.saved_model.load(f"{folder}/{version}")
+act = model.signatures["serving_default"]
+print("TensorFlow alone: action", act(observation=tf.constant(observation[None], tf.float32))["action"].numpy()[0])

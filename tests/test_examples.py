@@ -21,9 +21,13 @@ def run(monkeypatch):
 
 def test_cartpole_then_serve(run, tmp_path, capsys):
     run("cartpole", 1024, tmp_path)
-    run("serve", tmp_path / "cartpole" / "1", "CartPole-v1", 2)
+    pytest.importorskip("uvicorn")
+    run("serve", tmp_path / "cartpole", "CartPole-v1", 2)
     shown = capsys.readouterr().out
-    assert "episode 1: return" in shown and "a sampled action: " in shown
+    actions = [line.split()[-1] for line in shown.splitlines() if ": action " in line]
+    assert len(actions) == 3 and len({*actions}) == 1
+    assert "return over 2 episodes: " in shown and "a sampled action: " in shown
+    assert len((EXAMPLES / "serve.py").read_text(encoding="utf8").splitlines()) <= 60
 
 
 def test_own_networks(run, capsys):

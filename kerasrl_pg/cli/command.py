@@ -17,6 +17,7 @@ COMMANDS = {
     "tune": "Search settings that learn better.",
     "evaluate": "Evaluate saved agents: environments, seeds, a table, JSON.",
     "export": "Export a saved agent as a SavedModel.",
+    "serve": "Serve exported policies by gRPC and REST.",
     "play": "Watch a saved agent in a window.",
     "video": "Film a saved agent, as a GIF or MP4.",
     "plot": "Draw the learning curves of runs.",

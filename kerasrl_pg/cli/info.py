@@ -79,7 +79,18 @@ def _export(path):
             for specs in (signature.structured_input_signature[1], signature.structured_outputs)
         )
         lines.append(f"  {name}: {given or 'nothing'} -> {made}")
-    return lines
+    return lines + _card(path)
+
+
+def _card(path):
+    from kerasrl_pg.serving.card import differences, read_card, told
+
+    card = read_card(path)
+    if card is None:
+        return ["  card: none"]
+    changed = differences(path, card)
+    files = f"{', '.join(changed)} differ from the card" if changed else "as the card says, by SHA-256"
+    return [*(f"  {name}: {value}" for name, value in told(card).items() if value is not None), f"  files: {files}"]
 
 
 def _shape(spec):

@@ -23,6 +23,7 @@ import shutil
 from absl import app, flags
 
 from kerasrl_pg.cli.command import Stopped, need, no_more
+from kerasrl_pg.cli.export import command_of
 from kerasrl_pg.cli.folder import Folder, load
 
 AGENTS = (
@@ -219,7 +220,7 @@ def _finish(folder, made, values):
     if resume:
         _cut(folder.history(), int(agent.env_steps))
     _fit(agent, folder, made.make_env(), made.total_steps, made.num_envs, made.seed, values, resume=resume)
-    return _after(agent, folder, made.make_env(), made.seed, values)
+    return _after(agent, folder, made.make_env(), made.env_name, made.seed, values)
 
 
 def _fit(agent, folder, env, total_steps, num_envs, seed, values, run=1, resume=False):
@@ -253,14 +254,16 @@ def _fit(agent, folder, env, total_steps, num_envs, seed, values, run=1, resume=
         )
 
 
-def _after(agent, folder, env, seed, values, run=1):
+def _after(agent, folder, env, env_name, seed, values, run=1):
     """Saves, evaluates and exports."""
     if run > 1:
         shutil.copy2(folder.agent, folder.path / f"agent-{run - 1}.keras")
     agent.save(folder.agent)
     result = agent.evaluate(env, episodes=values.episodes, deterministic=values.deterministic, seed=(seed or 0) + 1)
     result = {name: value.item() if hasattr(value, "item") else value for name, value in result.items()}
-    exported = agent.export(folder.next_version()) if values.export else None
+    result.update(environment=env_name, seed=(seed or 0) + 1)
+    command = command_of(Folder(values.out))
+    exported = agent.export(folder.next_version(), evaluation=result, command=command) if values.export else None
     folder.evaluation.write_text(json.dumps(result, indent=1) + "\n", encoding="utf8")
     folder.checkpoint.unlink(missing_ok=True)
     say(result)
@@ -348,7 +351,7 @@ def _train_on(values):
     _begin(values)
     seed = values.seed or 0
     _fit(agent, folder, values.env, total_steps, num_envs, seed, values, run=number)
-    _after(agent, folder, values.env, seed, values, run=number)
+    _after(agent, folder, values.env, values.env, seed, values, run=number)
 
 
 def say(result):

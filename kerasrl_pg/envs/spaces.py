@@ -64,7 +64,7 @@ class ObservationSpec:
             for key, part in parts:
                 self._collect(part, (*path, key))
             return
-        name = _leaf_name(path) if path else "observation"
+        name = leaf_name(path) if path else "observation"
         if name in self.leaves:
             raise ValueError(
                 f"Two parts of the observation space get the same name '{name}'. Received: space={self.space}, "
@@ -479,7 +479,7 @@ def bounds_of(space):
     return (int(low), int(high)) if space.dtype.kind in "biu" else (low, high)
 
 
-def _leaf_name(path):
+def leaf_name(path):
     """A name that Keras, TensorFlow's signatures and Python's keyword arguments all accept."""
     name = "_".join(f"item{key}" if isinstance(key, int) else str(key) for key in path)
     name = re.sub(r"\W", "_", name, flags=re.ASCII)

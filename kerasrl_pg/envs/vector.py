@@ -98,6 +98,17 @@ def _sync(makers):
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED, copy=False)
 
 
+def name_of(env):
+    """What an `env` that a user passed is called, as far as it says; None where it does not.
+
+    >>> name_of("CartPole-v1"), name_of(gym.make("CartPole-v1")), name_of(object())
+    ('CartPole-v1', 'CartPole-v1', None)
+    """
+    if isinstance(env, str):
+        return env
+    return getattr(getattr(env, "spec", None), "id", None)
+
+
 def close(vector_env, failed=False):
     """Closes a vector environment; what goes wrong in it is a warning, since it must not cost what came before.
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from kerasrl_pg.envs.spaces import _leaf_name, place
+from kerasrl_pg.envs.spaces import leaf_name, place
 from kerasrl_pg.heads.head import Head, event
 from kerasrl_pg.ops import random
 
@@ -152,7 +152,7 @@ class Composite(Head):
     def _check_leaves(self):
         paths, seen = {}, set()
         for path, leaf in self.leaves():
-            name = _name(path)
+            name = action_name(path)
             if name in paths:
                 raise ValueError(
                     f"Two parts of the action get the same name '{name}'. "
@@ -191,7 +191,7 @@ class Composite(Head):
         for number, key in enumerate(parts):
             try:
                 initializer = _another(kernel_initializer, number)
-                name = _leaf_name((key,))
+                name = leaf_name((key,))
                 heads[key] = default_head(parts[key], kernel_initializer=initializer, use_bias=use_bias, name=name)
             except ValueError as error:
                 raise ValueError(f"{error} That is the part {key!r} of {space}.") from None
@@ -228,7 +228,7 @@ class Composite(Head):
         return pairs
 
     def scheduled(self):
-        return {f"std_{_name(path)}": leaf for path, leaf in self.leaves() if leaf.scheduled()}
+        return {f"std_{action_name(path)}": leaf for path, leaf in self.leaves() if leaf.scheduled()}
 
     def named(self, actions):
         """The leaves of an action by their names.
@@ -247,7 +247,7 @@ class Composite(Head):
         >>> list(head.named(head.action_spec))
         ['hand', 'legs_item0', 'legs_item1']
         """
-        return {_name(path): functools.reduce(operator.getitem, path, actions) for path, _ in self.leaves()}
+        return {action_name(path): functools.reduce(operator.getitem, path, actions) for path, _ in self.leaves()}
 
     @property
     def action_spec(self):
@@ -382,8 +382,13 @@ def _as_head(part):
     )
 
 
-def _name(path):
-    name = _leaf_name(path)
+def action_name(path):
+    """The name under which a served model gives the part of a nested action that a path leads to.
+
+    >>> action_name(("legs", 0)), action_name(("log_prob",))
+    ('legs_item0', 'log_prob_')
+    """
+    name = leaf_name(path)
     return "log_prob_" if name == "log_prob" else name
 
 

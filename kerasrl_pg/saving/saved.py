@@ -4,9 +4,11 @@ from pathlib import Path
 
 import keras
 
+from kerasrl_pg.checks import knows_its_arguments
 from kerasrl_pg.envs.spaces import space_to_config
 from kerasrl_pg.saving import checkpoint
 from kerasrl_pg.saving.weights import InMemory, seal, spaces_from_configs
+from kerasrl_pg.serving.card import digest
 from kerasrl_pg.serving.export import export_saved_model
 from kerasrl_pg.serving.files import verify_weights, verify_zip, write_beside
 from kerasrl_pg.settings import Configured, deserialized, serialize, settings
@@ -133,7 +135,8 @@ class Saved(Configured):
         if kept:  # The fit goes on with the episodes it is in.
             self._rooms.episodes.kept = before
 
-    def export(self, filepath, verify=True):
+    @knows_its_arguments
+    def export(self, filepath, verify=True, litert=False, evaluation=None, command=None):
         """Exports the policy as a SavedModel for TensorFlow Serving, which needs neither this library nor TFP.
 
         Endpoints, with named inputs, free batch size, normaliser and action bounds inside: `serving_default`
@@ -144,21 +147,44 @@ class Saved(Configured):
         take and give its `state`, `value` the critic's `value_state`, and `initial_state` (`batch_size` -> both) says
         with what an episode begins.
 
+        In `assets.extra` beside the model stand `card.json` and `card.md` (spaces, agent, environment steps, seed,
+        return with its 95 % interval, versions, command, SHA-256 of every file), `request_rest.json` and
+        `request_grpc.json` (a request to `serving_default`; the second is a `PredictRequest` in protobuf's JSON), where
+        `tensorflow-serving-api` is installed the requests that TensorFlow Serving warms up with, and `signatures.txt`.
+
         Args:
             filepath: Version folder to make, such as `saved_models/cartpole/1`; it must not exist.
             verify: Whether another process, which can import neither kerasrl_pg nor TFP, loads it and must give this
                 agent's actions on 64 observations, and on those up to 10⁸ times as large, before the folder appears, by
                 rename.
+            litert: Whether to write `assets.extra/policy.tflite`, too, for LiteRT on devices: `serving_default` and
+                `initial_state`, with the same names of tensors and free batch size, verified as the model is.
+            evaluation: What `evaluate` returned, for the card; None for that of the last call, if the policy's weights
+                are still the same.
+            command: What made the policy, for the card.
 
         Returns:
             The path.
 
         Raises:
-            ValueError: If the agent is not built, a weight of the policy is not finite, or the folder exists.
-            RuntimeError: If the exported model's actions differ.
+            ValueError: If the agent is not built, a weight of the policy is not finite, `evaluation` is none, or the
+                folder exists.
+            RuntimeError: If the exported model's actions differ, or LiteRT lacks an operation of the policy.
         """
         self._assert_built("export")
-        return export_saved_model(self.actor_critic, filepath, verify, masked=self.action_masks == "info")
+        known = self._rooms.evaluated
+        if evaluation is None and known is not None and known[0] == digest(self.policy.variables):
+            evaluation = known[1]
+        facts = {
+            "agent": type(self).__name__,
+            "settings": {name: value for name, value in self.settings_values().items() if value is not None},
+            "environment_steps": int(self.env_steps),
+            "seeds": [self.seed],
+            "evaluation": evaluation,
+            "command": command,
+        }
+        masked = self.action_masks == "info"
+        return export_saved_model(self.actor_critic, filepath, verify, masked, litert, facts)
 
     def get_config(self):
         """The settings, the networks and the spaces, as plain JSON."""

@@ -14,18 +14,27 @@ import tensorflow as tf
 
 from kerasrl_pg.models.memory import memories, recall
 from kerasrl_pg.rollouts.evaluate import check_policy
+from kerasrl_pg.serving.card import make_card, return_of, write_card
+from kerasrl_pg.serving.litert import NAME as LITERT
+from kerasrl_pg.serving.litert import write_litert
+from kerasrl_pg.serving.requests import write_requests
 
 # How much larger than in their space the observations are that an export is verified with besides. Ours.
 EXTREMES = (1e2, -1e2, 1e4, -1e4, 1e8, -1e8)
 
 
-def export_saved_model(networks, filepath, verify=True, masked=False):
-    """Writes the SavedModel beside its place, verifies it, and renames it; see `Agent.export`; `networks` is an
-    `ActorCritic`, and `masked` whether policies are asked with an action mask beside the observations.
+def export_saved_model(networks, filepath, verify=True, masked=False, litert=False, facts=None):
+    """Writes the SavedModel beside its place, verifies it, and renames it; see `Agent.export`.
 
     The version folder appears by one rename, because TensorFlow Serving loads what it finds, half-copied or not.
     Beside the model, `assets.extra/signatures.txt` lists for each endpoint the names of its tensors, for clients of
     TensorFlow's C API.
+
+    Args:
+        networks: An `ActorCritic`.
+        filepath, verify, litert: Of `Agent.export`.
+        masked: Whether policies are asked with an action mask beside the observations.
+        facts: What the card is to say of the agent; see `make_card`.
     """
     path = Path(filepath)
     if path.exists():
@@ -33,6 +42,31 @@ def export_saved_model(networks, filepath, verify=True, masked=False):
             f"`filepath` must be a folder that does not exist yet. Received: filepath={str(filepath)!r}. "
             "Choose the next version number; a served version is not overwritten."
         )
+    return_of((facts or {}).get("evaluation"))  # Refused before anything is computed.
+    _check_finite(networks)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name that is no number, so that a server watching the folder does not take it for a version.
+    temporary = path.with_name(f".exporting-{uuid.uuid4().hex[:8]}")
+    try:
+        endpoints = Endpoints(networks, masked)
+        signatures = endpoints.signatures()
+        tf.saved_model.save(endpoints.module(), str(temporary), signatures=signatures)
+        (temporary / "assets.extra").mkdir()
+        (temporary / "assets.extra" / "signatures.txt").write_text(describe_signatures(temporary), encoding="utf8")
+        notes = {"warm_up": write_requests(temporary, endpoints.examples(signatures))}
+        if litert:
+            notes["litert"] = write_litert(temporary, signatures)
+        if verify:
+            _verify(networks, temporary, masked, litert)
+        write_card(temporary, make_card(networks, temporary, facts, notes))
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return str(path)
+
+
+def _check_finite(networks):
+    """Refuses a policy whose weights, or whose answer to zeros, are not finite."""
     for weight in networks.policy.weights:
         if tf.as_dtype(weight.dtype).is_floating and not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             raise ValueError(
@@ -44,24 +78,11 @@ def export_saved_model(networks, filepath, verify=True, masked=False):
     log_probs = tf.cast(distribution.log_prob(actions), tf.float32).numpy()
     env_actions = tf.nest.map_structure(lambda x: x.numpy(), networks.head.to_env(actions))
     check_policy(log_probs, env_actions, lambda row: "for an observation of zeros")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name that is no number, so that a server watching the folder does not take it for a version.
-    temporary = path.with_name(f".exporting-{uuid.uuid4().hex[:8]}")
-    try:
-        endpoints = Endpoints(networks, masked)
-        tf.saved_model.save(endpoints.module(), str(temporary), signatures=endpoints.signatures())
-        (temporary / "assets.extra").mkdir()
-        (temporary / "assets.extra" / "signatures.txt").write_text(describe_signatures(temporary), encoding="utf8")
-        if verify:
-            _verify(networks, temporary, masked)
-        os.rename(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return str(path)
 
 
 class Endpoints:
-    """What an exported agent answers: each method but `signatures` and `module` is an endpoint, tensors to tensors.
+    """What an exported agent answers: each method but `signatures`, `examples` and `module` is an endpoint, tensors to
+    tensors.
 
     Args:
         networks: The `ActorCritic`.
@@ -76,6 +97,13 @@ class Endpoints:
         # The layers that remember, by the name of the tensor that holds what they do.
         layers = {"state": memories(networks.policy), "value_state": [] if critic is None else memories(critic)}
         self._memories = {name: each for name, each in layers.items() if each}
+        beside = {*self._memories, *(["action_mask"] if masked else [])}
+        for what, names in (("observation", self._inputs), ("action", networks.head.named(networks.head.action_spec))):
+            if beside & set(names):
+                raise ValueError(
+                    f"No part of the {what} may be called as what an exported policy takes and gives beside it. "
+                    f"Received: {', '.join(sorted(beside & set(names)))}. Rename it with a wrapper of the environment."
+                )
 
     def serving_default(self, **arguments):
         """The action that the policy's mode is."""
@@ -120,6 +148,21 @@ class Endpoints:
             batch_size = tf.TensorSpec((), tf.int32, name="batch_size")
             found["initial_state"] = _concrete(self.initial_state, batch_size=batch_size)
         return found
+
+    def examples(self, signatures):
+        """What each endpoint can be asked with: arrays by the name of the input, by the name of the endpoint."""
+        observations = sample_observations(self._networks, 1)
+        given = {"observation": observations} if self._networks.spec.single else dict(observations)
+        if self._networks.mask_key is not None:  # A sample of which may allow nothing.
+            given[self._networks.mask_key] = np.ones_like(given[self._networks.mask_key])
+        given |= {name: array.numpy() for name, array in self.initial_state(1).items()}
+        given |= {"seed": np.int32([0, 0]), "batch_size": np.int32(1)}
+        if self._masked:
+            given["action_mask"] = np.ones((1, *self._networks.head.mask_shape), bool)
+        return {
+            name: {spec.name: given[spec.name] for spec in tf.nest.flatten(function.structured_input_signature)}
+            for name, function in signatures.items()
+        }
 
     def module(self):
         """A `tf.Module` that holds the variables of both networks, each once."""
@@ -209,7 +252,7 @@ def _enlarged(observations):
     return tf.nest.map_structure(leaf, observations)
 
 
-def _verify(networks, folder, masked):
+def _verify(networks, folder, masked, litert):
     observations = _enlarged(sample_observations(networks, 64))
     named = {"observation": observations} if networks.spec.single else dict(observations)
     inputs = networks.inputs(observations)
@@ -234,7 +277,7 @@ def _verify(networks, folder, masked):
         # -I: nothing of the caller's environment or folder is importable but what is installed.
         script = Path(__file__).with_name("verify.py")
         run = subprocess.run(
-            [sys.executable, "-I", str(script), str(folder), str(check)],
+            [sys.executable, "-I", str(script), str(folder), str(check), *([str(folder / LITERT)] if litert else [])],
             capture_output=True,
             text=True,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},

@@ -1,7 +1,7 @@
 """Loads an exported policy with TensorFlow alone and compares its actions with recorded ones.
 
-Run as a program by `Agent.export`: python -I verify.py FOLDER CHECK.npz, where the file holds `input_NAME` and
-`expected_NAME` arrays and, where the inputs after the first ones are extreme, the number `mild` of those. Importing
+Run as a program by `Agent.export`: python -I verify.py FOLDER CHECK.npz [POLICY.tflite], where CHECK holds `input_NAME`
+and `expected_NAME` arrays and, where the inputs after the first ones are extreme, the number `mild` of those. Importing
 kerasrl_pg or TensorFlow Probability is made impossible first, so success shows that a server needs neither.
 """
 
@@ -14,30 +14,46 @@ class _Forbid:
             raise ImportError(f"{name} must not be needed to serve a policy.")
 
 
-def main(folder, check):
-    """Exits with a sentence if the model's actions differ from the recorded ones by more than rounding."""
+def main(folder, check, litert=None):
+    """Exits with a sentence if the actions of the model, or of the LiteRT file beside it, differ from the recorded ones
+    by more than rounding."""
     sys.meta_path.insert(0, _Forbid())
     import numpy as np
     import tensorflow as tf
 
     arrays = np.load(check, allow_pickle=False)
-    inputs = {
-        name.removeprefix("input_"): tf.constant(arrays[name]) for name in arrays.files if name.startswith("input_")
-    }
-    received = tf.saved_model.load(folder).signatures["serving_default"](**inputs)
+    inputs = {name.removeprefix("input_"): arrays[name] for name in arrays.files if name.startswith("input_")}
     names = [name.removeprefix("expected_") for name in arrays.files if name.startswith("expected_")]
-    if set(names) != set(received):
-        sys.exit(f"Expected the outputs {sorted(names)}, received {sorted(received)}.")
-    for name in names:
-        compare(arrays[f"expected_{name}"], received[name].numpy(), arrays.get("mild"))
+    constants = {name: tf.constant(array) for name, array in inputs.items()}
+    answers = {"": tf.saved_model.load(folder).signatures["serving_default"](**constants)}
+    if litert:
+        answers["LiteRT: "] = interpreter(litert).get_signature_runner("serving_default")(**inputs)
+    for whose, received in answers.items():
+        if set(names) != set(received):
+            sys.exit(f"{whose}Expected the outputs {sorted(names)}, received {sorted(received)}.")
+        for name in names:
+            compare(arrays[f"expected_{name}"], np.asarray(received[name]), arrays.get("mild"), whose)
 
 
-def compare(expected, received, mild):
+def interpreter(path):
+    """Of a LiteRT file, by the package of that name, or TensorFlow's own."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        import tensorflow as tf
+
+        Interpreter = tf.lite.Interpreter
+    return Interpreter(model_path=path, num_threads=1)
+
+
+def compare(expected, received, mild, whose=""):
     """Exits with a sentence if actions differ by more than rounding from those expected."""
     import numpy as np
 
     if received.shape != expected.shape or received.dtype != expected.dtype:
-        sys.exit(f"Expected actions {expected.dtype}{expected.shape}, received {received.dtype}{received.shape}.")
+        sys.exit(
+            f"{whose}Expected actions {expected.dtype}{expected.shape}, received {received.dtype}{received.shape}."
+        )
     discrete, mild = expected.dtype.kind in "iub", int(len(expected) if mild is None else mild)
     rtol = 1e-3 if expected.dtype == np.float16 else 1e-4
     close = np.isclose(received, expected, rtol=rtol, atol=1e-5, equal_nan=True)
@@ -46,7 +62,7 @@ def compare(expected, received, mild):
     # of those is no error.
     if np.mean(same) < 0.98 or np.mean(same[:mild]) < (0.98 if discrete else 1.0):
         sys.exit(
-            f"{np.mean(~same):.1%} of the actions differ, first: expected {expected[~same][0]}, "
+            f"{whose}{np.mean(~same):.1%} of the actions differ, first: expected {expected[~same][0]}, "
             f"received {received[~same][0]}."
         )
 

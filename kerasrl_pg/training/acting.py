@@ -8,11 +8,13 @@ import tensorflow as tf
 
 from kerasrl_pg.checks import check_whole, knows_its_arguments, refuse_unknown
 from kerasrl_pg.envs.spaces import ObservationSpec, check_same_space
+from kerasrl_pg.envs.vector import name_of
 from kerasrl_pg.models.adopt import adopt
-from kerasrl_pg.rollouts.evaluate import check_policy, evaluate_policy
+from kerasrl_pg.rollouts.evaluate import check_policy, evaluate_policy, opened_to_evaluate
 from kerasrl_pg.rollouts.records import Inputs
 from kerasrl_pg.saving.saved import Saved
-from kerasrl_pg.training import fitting, refusals
+from kerasrl_pg.serving.card import digest
+from kerasrl_pg.training import refusals
 from kerasrl_pg.training.players import Players
 
 
@@ -168,9 +170,12 @@ class Acting(Players, refusals.Refusals, Saved):
         check_whole("seed", seed, at_least=0, at_most=2**31 - 1, optional=True)
         check_whole("max_steps", max_steps, optional=True)
         self._assert_built("evaluate")
-        with fitting.opened_to_evaluate(env, num_envs, episodes) as vector_env:
+        with opened_to_evaluate(env, num_envs, episodes) as vector_env:
             self.bind(vector_env.single_observation_space, vector_env.single_action_space)
-            return self._evaluate(vector_env, episodes, deterministic, seed, max_steps)
+            result = self._evaluate(vector_env, episodes, deterministic, seed, max_steps)
+        played = {"environment": name_of(env), "seed": self.seed + 1 if seed is None else seed}
+        self._rooms.evaluated = digest(self.policy.variables), {**result, **played}
+        return result
 
     def _evaluate(self, vector_env, episodes, deterministic, seed, max_steps):
         seed = self.seed + 1 if seed is None else seed

@@ -1,7 +1,6 @@
 """One fit: the environments that it plays, what is left of its budget, and the means of its epochs."""
 
 import contextlib
-import dataclasses
 import time
 import warnings
 from typing import Any, NamedTuple
@@ -11,9 +10,9 @@ import tensorflow as tf
 
 from kerasrl_pg.callbacks import Compiling
 from kerasrl_pg.checks import check_flag, check_whole
-from kerasrl_pg.envs.adapter import CompiledVectorEnv
 from kerasrl_pg.envs.compiled import CompiledEnv
-from kerasrl_pg.envs.vector import close, make_vector_env
+from kerasrl_pg.envs.vector import make_vector_env
+from kerasrl_pg.rollouts.evaluate import closing, opened_to_evaluate
 from kerasrl_pg.training.undo import NotFinite
 
 
@@ -54,32 +53,8 @@ def opened(env, num_envs, copies=1):
         yield World(env, True, env.observation_space, env.action_space)
         return
     vector_env, owned = make_vector_env(env, num_envs, copies=copies)
-    with _closing(vector_env, owned):
+    with closing(vector_env, owned):
         yield World(vector_env, False, vector_env.single_observation_space, vector_env.single_action_space)
-
-
-@contextlib.contextmanager
-def opened_to_evaluate(env, num_envs, episodes, argument="env"):
-    """A `VectorEnv` to evaluate in, closed afterwards where it was made here."""
-    if isinstance(env, CompiledEnv):
-        # Side by side they cost next to nothing here.
-        vector_env, owned = CompiledVectorEnv(dataclasses.replace(env, num_envs=num_envs or min(episodes, 100))), True
-    else:
-        num_envs = num_envs or (min(episodes, 8) if isinstance(env, str) else None)
-        vector_env, owned = make_vector_env(env, num_envs, argument)
-    with _closing(vector_env, owned):
-        yield vector_env
-
-
-@contextlib.contextmanager
-def _closing(vector_env, owned):
-    failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        if owned:
-            close(vector_env, failed=failed)
 
 
 class Validation(NamedTuple):

@@ -14,13 +14,14 @@ class Rooms:
         programs: Its `Programs`.
         actors, noise_programs, reward_carries: Made once, by what they are for.
         episodes: Its `Episodes` on compiled environments.
+        evaluated: The digest of the policy that was evaluated last, and what came out; None before.
         fit: The present `Fit`, or None.
         stop_training: What callbacks set.
         worker_events: What befell the workers of the last fit.
     """
 
     def __init__(self):
-        self.actor_critic = self.counters = self.clock = self.fit = None
+        self.actor_critic = self.counters = self.clock = self.fit = self.evaluated = None
         self.programs = Programs()
         self.actors, self.noise_programs, self.reward_carries = {}, {}, {}
         self.episodes = Episodes()

@@ -124,6 +124,9 @@ def test_info_says_what_there_is(done, capsys):
     for part in (": a run", "a saved A2C, after 200", "a file of settings", "a SavedModel", "exports, versions 1"):
         assert part in said
     assert "Discrete(2)" in said and "serving_default: observation float32[B, 4] -> action" in said
+    assert "3 deterministic episodes, environment CartPole-v1, seed 1" in said and "as the card says" in said
+    (command,) = (line for line in said.splitlines() if line.startswith("  command: kerasrl-pg train --"))
+    assert "--total_steps=200" in command and command.endswith(f"--out={out}")
     with pytest.raises(FileNotFoundError, match="no file, folder or dataset"):
         run_here("info", out / "nothing")
 
@@ -415,7 +418,7 @@ def test_a_history_without_an_agent_is_an_earlier_run_too(tmp_path):
 
 def test_export_makes_the_next_version_in_a_folder_of_versions(tmp_path, monkeypatch, capsys):
     saved(tmp_path / "agent.keras")
-    monkeypatch.setattr(pg.A2C, "export", lambda self, path: path)
+    monkeypatch.setattr(pg.A2C, "export", lambda self, path, **kwargs: path)
     (tmp_path / "versions" / "9").mkdir(parents=True)
     for out, made in (("versions", "versions/10"), ("versions/3", "versions/3"), ("other", "other")):
         run_here("export", f"--from={tmp_path}/agent.keras", f"--out={tmp_path}/{out}")
