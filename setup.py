@@ -12,6 +12,7 @@ SERVING = ["tensorflow-serving-api>=2.21,<2.22"]
 LITERT = ["ai-edge-litert>=2.3,<3"]  # acting from Python; else TensorFlow's deprecated tf.lite
 PLOT = ["matplotlib"]
 VIDEO = ["imageio>=2.37,<3", "imageio-ffmpeg>=0.6,<1", "pillow"]
+CMA = ["cma>=4.4,<5"]  # evolution strategies with a covariance
 LAB = ["matplotlib", "scipy"]  # pictures; the best memoryless policy
 TUNER = ["scipy", "scikit-learn"]  # KerasTuner's BayesianOptimization imports both
 TEST = ["pytest", "pytest-xdist", "ruff"]
@@ -50,6 +51,7 @@ setup(
         "litert": LITERT,
         "plot": PLOT,
         "video": VIDEO,
+        "cma": CMA,
         "lab": LAB,
         "tuner": TUNER,
         "test": TEST,
@@ -64,6 +66,7 @@ setup(
         + LITERT
         + PLOT
         + VIDEO
+        + CMA
         + LAB
         + TUNER
         + TEST,
