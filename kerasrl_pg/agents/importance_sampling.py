@@ -138,6 +138,12 @@ class ImportanceSampling(FromStored, REINFORCE):
             rewards = tf.where(rollout.valid, returns - self.gamma * tf.where(rollout.ends, 0.0, later), 0.0)
             weighted = ops.weighted_rewards_to_go if self.state_weights else ops.excursion_returns
             credit += weighted(rewards, weights, self.gamma) - weights * returns
+            if self.needs_critic and not self.state_weights:
+                # What π would earn, not what β did. After a truncation V is in the last reward.
+                following = tf.concat([values[1:], tf.zeros_like(values[:1])], 0)
+                returns = ops.vtrace_targets(
+                    rewards, values, following, weights, rollout.ends, rollout.valid, self.gamma
+                )
         credit = tf.where(rollout.valid, credit, 0.0)
         return self.finished(credit, returns, rollout), returns, values
 

@@ -7,11 +7,13 @@ from kerasrl_pg.data.minari import minari
 from kerasrl_pg.envs.spaces import check_same_space
 from kerasrl_pg.rollouts.records import Inputs, Rollout, rows_of
 
+KEPT = 2**27  # Bytes: ours, so that small datasets are read from the disk once, which takes longer than to learn.
+
 
 class Trajectories:
     """Episodes of a Minari dataset.
 
-    They stay on the disk: what is kept in memory is how long each is.
+    They stay on the disk: what is kept in memory is how long each is, and the first 128 MiB that were read.
 
     Args:
         dataset: The id of a dataset that is on this machine, or a `minari.MinariDataset`, such as a part of one that
@@ -51,6 +53,7 @@ class Trajectories:
                 f"Received: {self.dataset.spec.dataset_id!r}, of lengths {self.lengths.tolist()[:10]}."
             )
         self._programs = {}
+        self._kept, self._kept_bytes = {}, 0
 
     def __len__(self):
         return len(self.lengths)
@@ -100,7 +103,7 @@ class Trajectories:
         floats = {name: np.zeros(shape, np.float32) for name in ("rewards", "log_probs")}
         flags = {name: np.zeros(shape, bool) for name in ("terminated", "truncated", "valid")}
         for column, number in enumerate(numbers):
-            episode = _Episode(self.dataset, int(number), networks)
+            episode = _Episode(self._read(int(number)), int(number), networks)
             length = episode.length
             rows = slice(0, length), column
             read = episode.observations()
@@ -127,6 +130,18 @@ class Trajectories:
         if log_probs and self.behavior is not None:
             rollout = rollout._replace(log_probs=self._estimated(rollout, numbers))
         return rollout
+
+    def _read(self, number):
+        """Minari's `EpisodeData`."""
+        if number in self._kept:
+            return self._kept[number]
+        data = self.dataset[number]
+        arrays = data.observations, data.actions, data.rewards, data.terminations, data.truncations, data.infos
+        size = sum(np.asarray(leaf).nbytes for leaf in tf.nest.flatten(arrays))
+        if self._kept_bytes + size <= KEPT:
+            self._kept[number] = data
+            self._kept_bytes += size
+        return data
 
     def _estimated(self, rollout, numbers):
         """log β [T, N] of `behavior`."""
@@ -160,11 +175,11 @@ def log_probs_of(networks, inputs, actions):
 class _Episode:
     """One stored episode, and the sentences for what is wrong in it."""
 
-    def __init__(self, dataset, number, networks):
+    def __init__(self, data, number, networks):
         self._number, self._spec, self._head = number, networks.spec, networks.head
         self._mask_key = networks.mask_key
         self._space = networks.action_space
-        self._data = dataset[number]
+        self._data = data
         self.length = len(self._data.rewards)
 
     def _where(self, step):
