@@ -7,7 +7,7 @@ from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.reinforce import REINFORCE
 from kerasrl_pg.agents.stored import FromStored
 from kerasrl_pg.checks import check_flag, check_number
-from kerasrl_pg.data.trajectories import log_probs_of
+from kerasrl_pg.data.trajectories import along, log_probs_of
 from kerasrl_pg.settings import Setting
 
 
@@ -126,7 +126,7 @@ class ImportanceSampling(FromStored, REINFORCE):
 
     def credit(self, rollout):
         """`(credit, returns, values)`, all [T, N], of the class's step 2."""
-        told, (advantages, returns, values) = self.told(rollout), self.estimate(rollout)
+        told, (advantages, returns, values) = self.told(rollout), self.estimate(along(self.actor_critic, rollout))
         if self.state_weights:
             weights = self.clipped(ops.importance_weights(*told, self.per_decision))
             weights = ops.self_normalized(weights) if self.self_normalized else weights
