@@ -112,7 +112,7 @@ def same(left, right):
 
 
 @every_search
-@pytest.mark.quick("hill", "strategies", "full")
+@pytest.mark.quick("hill", "full")
 def test_it_goes_on_bit_for_bit_after_loading(name, tmp_path):
     straight, first = fitted(name, Aim(), 4), fitted(name, Aim(), 2)
     first.save(tmp_path / "agent.keras")
@@ -149,32 +149,27 @@ def agent_return(agent, seed):
 
 
 @every_search
-@pytest.mark.quick("hill", "full")
+@pytest.mark.quick("strategies")
 def test_compiled_and_host_populations_are_the_same(name):
     """Where nothing is left to chance; however many environments share the members."""
     one = fitted(name, Aim(num_envs=4))
-    for env in (
-        Aim(num_envs=2),
-        Aim(num_envs=8),
-        CompiledVectorEnv(Aim(num_envs=4)),
-        CompiledVectorEnv(Aim(num_envs=2)),
-    ):
+    for env in (Aim(num_envs=2), Aim(num_envs=8), CompiledVectorEnv(Aim(num_envs=2))):
         other = fitted(name, env)
-        for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
-            if a.dtype.kind == "f":
-                np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(one.theta(), other.theta(), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["compiled", "host"])
+@pytest.mark.quick("host")
 def test_every_step_of_every_member_counts(kind):
     env = Aim(num_envs=4) if kind == "compiled" else CompiledVectorEnv(Aim(num_envs=4))
     agent = fitted("hill", env, 2, episodes=2)
     assert int(agent.env_steps.numpy()) == 2 * 4 * 2 * 3  # Iterations, members, episodes, steps.
     # A population may take ten steps for each member, the time limit; the budget is never exceeded.
-    history = MAKERS["hill"]().fit(env, total_steps=100, epochs=1, verbose=0).history
-    assert 60 < history["env_steps"][-1] <= 100 and history["env_steps"][-1] % 12 == 0
+    agent = MAKERS["hill"]()
     with pytest.raises(ValueError, match="`total_steps` must be at least"):
-        MAKERS["hill"]().fit(env, total_steps=30, epochs=1, verbose=0)
+        agent.fit(env, total_steps=30, epochs=1, verbose=0)
+    history = agent.fit(env, total_steps=100, epochs=1, verbose=0).history
+    assert 60 < history["env_steps"][-1] <= 100 and history["env_steps"][-1] % 12 == 0
     # What is cut off counts with what it has.
     agent = MAKERS["hill"](horizon=2)
     history = agent.fit(env, epochs=1, steps_per_epoch=1, verbose=0).history
@@ -203,9 +198,12 @@ def test_one_program_serves_all_fits():
     assert agent.programs.latest is program and program.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.quick("none", "history")
 @pytest.mark.parametrize("memory", [None, pg.models.History(2), pg.models.GRU(3)], ids=["none", "history", "gru"])
 def test_who_remembers_the_cue_is_right(memory):
-    agent = pg.HillClimbing(networks=pg.Networks((), memory=memory), population_size=16, noise=0.5, episodes=4, seed=1)
+    networks = pg.Networks((), memory=memory)
+    agent = pg.EvolutionStrategies(networks=networks, population_size=16, noise=0.5, episodes=4, seed=1)
+    agent.compile(keras.optimizers.Adam(0.2))
     agent.fit(Cue(num_envs=16), epochs=1, steps_per_epoch=30, verbose=0)
     right = agent.evaluate(Cue(num_envs=8), episodes=64)["return"]
     assert right == 1.0 if memory else 0.2 < right < 0.8
@@ -246,7 +244,7 @@ def test_the_normaliser_learns_what_the_population_saw():
 
 
 @every_search
-@pytest.mark.quick("strategies", "full")
+@pytest.mark.quick("full")
 def test_what_is_not_finite_is_undone(name):
     agent = fitted(name, Aim(), 1)
     before = weights(agent)
@@ -265,8 +263,8 @@ def test_hill_climbing_keeps_the_mean_of_what_the_present_weights_got():
     assert (float(value), float(count), others.numpy().tolist()) == (4.0, 3.0, [8.0, 1.0])
 
 
-class Told(pg.HillClimbing):
-    """Is told returns in place of playing."""
+class Told:
+    """A search that is told returns in place of playing."""
 
     def tell(self, *returns):
         vars(self)["members"] = []
@@ -278,7 +276,7 @@ class Told(pg.HillClimbing):
         return {name: float(value) for name, value in self.iteration(play).items()}
 
 
-def told(method=Told, **settings):
+def told(method, **settings):
     agent = type("ToldOf", (Told, method), {})(networks=pg.Networks(()), population_size=3, seed=0, **settings)
     agent.bind(Aim.observation_space, Aim.action_space)
     return agent
@@ -286,18 +284,29 @@ def told(method=Told, **settings):
 
 def test_hill_climbing_moves_to_what_is_better_and_adapts_its_noise():
     agent = told(pg.HillClimbing, noise=0.2)
-    first = agent.tell(1.0, 0.0, -1.0)  # The first population: there is nothing to compare with but the present.
-    assert first["improved"] == 1.0  # Its best neighbour stands until more is known.
     theta = agent.theta().numpy()
-    logs = agent.tell(2.0, 2.0, 2.0)
-    # The mean of 0, what it was found with, and 2; its neighbours' 2 is better.
-    assert logs["improved"] == 1.0
-    theta = agent.theta().numpy()
-    logs = agent.tell(2.0, 2.0, 1.0)
-    assert logs["improved"] == 0.0 and logs["present_return"] == 2.0  # Equals are no success.
+    logs = agent.tell(1.0, 0.0, 1.0)
+    assert logs["improved"] == 0.0 and logs["present_return"] == 1.0  # Equals are no success.
     np.testing.assert_array_equal(agent.theta(), theta)
     np.testing.assert_array_equal(agent.members[0][0], theta)
-    assert logs["noise"] == pytest.approx(0.2 * 0.5 * 0.5 * 2.0)
+    logs = agent.tell(3.0, 2.0, 2.5)
+    assert logs["improved"] == 1.0 and logs["present_return"] == 2.5  # More than 2, the mean of 1 and 3.
+    np.testing.assert_array_equal(agent.theta(), agent.members[0][2])
+    assert logs["noise"] == pytest.approx(0.2 * 2.0 * 0.5)
+
+
+def test_annealing_goes_downhill_while_it_is_hot():
+    """From 1 to 0: with probability e^-1 at temperature 1, never when it is cold."""
+    for temperature, low, high in ((1.0, 0.25, 0.5), (0.0, 0.0, 0.0)):
+        agent, moves = told(pg.SimulatedAnnealing, temperature=temperature), 0
+        for _ in range(200):
+            agent.present.assign([1.0, 1e6])
+            logs = agent.tell(1.0, 0.0, -1.0)
+            moves += logs["accepted"]
+            assert logs["worse"] == logs["accepted"]
+        assert low <= moves / 200 <= high
+    agent.present.assign([1.0, 1e6])
+    assert agent.tell(1.0, 0.0, 1.5)["accepted"] == 1.0
 
 
 def test_evolution_strategies_climb_the_estimate():
@@ -356,7 +365,7 @@ def test_the_covariance_is_that_of_the_package_bit_for_bit(full):
         theta = mine.tell(strategy, members, objective(members))
     np.testing.assert_array_equal(theta, whole.mean)
     assert float(mine.noise) == whole.sigma and int(mine.told) == 60
-    assert -objective([theta])[0] < (1e-2 if full else 10.0)
+    assert -objective([theta])[0] < 10.0 < -objective([np.zeros(5)])[0]
 
 
 @pytest.mark.parametrize(
