@@ -271,9 +271,8 @@ class _Episode:
         """Raw actions [length, ...]: those that were stored so, or what the head makes of the environment's."""
         raw = (self._data.infos or {}).get("raw_action")
         if raw is None:
-            actions = tf.nest.map_structure(lambda x: x.numpy(), self._head.from_env(self._data.actions))
-        else:
-            actions = _packed(self._head.action_spec, raw, self.length)
+            return tf.nest.map_structure(lambda x: x.numpy(), self._head.from_env(self._data.actions))
+        actions = _packed(self._head.action_spec, raw, self.length)
         self._check_sent(actions)
         return actions
 
@@ -281,12 +280,12 @@ class _Episode:
         """Refuses raw actions that the head would not send to the environment as what was stored."""
         specs, leaves = tf.nest.flatten(self._head.action_spec), tf.nest.flatten(actions)
         bad = np.zeros(self.length, bool)
-        if any(leaf.shape[1:] != spec.shape for leaf, spec in zip(leaves, specs, strict=True)):
+        if any(leaf.shape != (self.length, *spec.shape) for leaf, spec in zip(leaves, specs, strict=True)):
             bad[:] = True
         else:
             sent = tf.nest.flatten(tf.nest.map_structure(lambda x: x.numpy(), self._head.to_env(actions)))
             for found, stored in zip(sent, tf.nest.flatten(self._data.actions), strict=True):
-                away = ~np.isclose(found, np.asarray(stored)[: self.length], rtol=1e-3, atol=1e-4)
+                away = ~np.isclose(found, np.asarray(stored)[: self.length], rtol=1e-3, atol=1e-6)
                 bad |= away.reshape(self.length, -1).any(-1)
         if bad.any():
             step = int(bad.argmax())
