@@ -282,8 +282,8 @@ def cheetah_lines(records):
         "## HalfCheetah-v5",
         "",
         "Return of the policy at so many environment steps of one run, its mean over 20 deterministic episodes, over "
-        "100 at the run's end. Both policies linear in normalised observations. Ours: 32 members, σ 0.05, Adam 0.03. ARS: RL Baselines3 "
-        "Zoo's settings for HalfCheetah-v3, which are the paper's (Mania et al. 2018).",
+        "100 at the run's end. Both policies linear in normalised observations. Ours: 32 members, σ 0.05, Adam 0.03. "
+        "ARS: RL Baselines3 Zoo's settings for HalfCheetah-v3, which are the paper's (Mania et al. 2018).",
         "",
         "| method | seed | steps | return | episodes | seconds |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
