@@ -29,7 +29,7 @@ SEEDS = {"cartpole": 5, "pendulum": 5, "intervals": 1, "memory": 1}
 METHODS = ("weighted_per_decision", "weighted", "per_decision", "trajectory", "doubly_robust")
 # By case: settings, passes of the critic, learning rate, passes over the episodes.
 LEARNERS = {
-    "cartpole": ({"gamma": 0.97, "episodes": 32, "anneal_learning_rate": True}, 5, 3e-3, 30),
+    "cartpole": ({"gamma": 0.97, "episodes": 32, "anneal_learning_rate": True}, 5, 3e-3, 45),
     "pendulum": (
         {
             "gamma": 0.9,
@@ -293,6 +293,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--case", choices=SEEDS, action="append", help="default: all")
     parser.add_argument("--seeds", type=int, help="how many, 0 for the report only; default: the case's")
+    parser.add_argument("--processes", type=int, default=1, help="runs side by side")
     parser.add_argument("--only_seed", type=int, help=argparse.SUPPRESS)  # a run's own process
     parser.add_argument("--record", help=argparse.SUPPRESS)  # the same, of memory
     parser.add_argument("--gigabytes", type=float, help=argparse.SUPPRESS)
@@ -326,7 +327,7 @@ def run_missing(arguments):
         print({k: v for k, v in record.items() if k not in ("versions", "effective_sample_size")}, flush=True)
 
     try:
-        run_all(run, runs, 1)
+        run_all(run, runs, arguments.processes)
     finally:
         report()
 
