@@ -29,7 +29,7 @@ SEEDS = {"cartpole": 5, "pendulum": 5, "intervals": 1, "memory": 1}
 METHODS = ("weighted_per_decision", "weighted", "per_decision", "trajectory", "doubly_robust")
 # By case: settings, passes of the critic, learning rate, passes over the episodes.
 LEARNERS = {
-    "cartpole": ({"gamma": 0.97, "episodes": 32, "anneal_learning_rate": True}, 5, 3e-3, 45),
+    "cartpole": ({"gamma": 0.95, "episodes": 32, "anneal_learning_rate": True}, 20, 1e-3, 20),
     "pendulum": (
         {
             "gamma": 0.9,
