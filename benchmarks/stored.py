@@ -235,10 +235,10 @@ def report():
             f"## {title}",
             "",
             "Mean returns of 100 episodes in gymnasium's environment, sampled and deterministic: of the policy that "
-            "acted, of the one that the learner began with, a clone of it on CartPole-v1 and itself on Pendulum-v1, and "
+            "acted; of the one that the learner began with, a clone of it on CartPole-v1, itself on Pendulum-v1; and "
             "of what was learned from the stored episodes, without playing.",
             "",
-            "| seed | stored episodes | who acted | deterministic | began with | deterministic | learned | deterministic |",
+            "| seed | stored episodes | acted | deterministic | began with | deterministic | learned | deterministic |",
             "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         for r in group:
