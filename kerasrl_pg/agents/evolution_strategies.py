@@ -29,8 +29,8 @@ class EvolutionStrategies(Search):
 
     Args:
         policy, networks, action_masks, seed, name, anneal_learning_rate: See `Search` and `Agent`.
-        population_size: P, even, and with a `covariance` at least 4. 32: ours, because it is a step of 16 % of 100,000
-            steps of CartPole at most.
+        population_size: P, even; with a `covariance` any number of at least 4. 32: ours, because it is a step of 16 %
+            of 100,000 steps of CartPole at most.
         episodes: Episodes of each environment that a member plays in. 1, as in the paper.
         horizon, gamma: As of `HillClimbing`.
         deterministic: Whether members act by the mode of their policy. True, as in unit 4.
@@ -74,12 +74,12 @@ class EvolutionStrategies(Search):
 
     def check_settings(self):
         super().check_settings()
-        if self.population_size % 2:
-            raise ValueError(
-                "`population_size` must be even, since every member has a mirror image. "
-                f"Received: population_size={self.population_size}."
-            )
         if self.covariance is None:
+            if self.population_size % 2:
+                raise ValueError(
+                    "`population_size` must be even, since every member has a mirror image. "
+                    f"Received: population_size={self.population_size}."
+                )
             return
         if self.population_size < 4:
             raise ValueError(
