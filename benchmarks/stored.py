@@ -76,7 +76,7 @@ def pendulum(seed):
 
     acted = pg.PPO(horizon=64, minibatch_size=256, gamma=0.95, reward_scaling=True, seed=seed)
     acted.compile(keras.optimizers.Adam(1e-3, epsilon=1e-5, global_clipnorm=0.5))
-    mediocre(acted, pg.envs.Pendulum(num_envs=16), 10, -800.0, seed)
+    mediocre(acted, pg.envs.Pendulum(num_envs=16), 2, -800.0, seed)
     dataset = pg.data.record(acted, "Pendulum-v1", f"pendulum/mediocre{seed}-v0", 200, num_envs=8, seed=seed)
     return learned("pendulum", acted, dataset, "Pendulum-v1", seed)
 
@@ -229,7 +229,7 @@ def report():
         lines += [
             f"## {title}",
             "",
-            "Mean returns of 100 episodes in gymnasium's environment: of the policy that acted, and of what was learned "
+            "Mean returns of 100 episodes in gymnasium's environment, of the policy that acted and of what was learned "
             f"from the stored episodes, without playing. The learner begins as {BEGINNING[case]}.",
             "",
             "| seed | stored episodes | who acted, sampled | deterministic | learned, sampled | deterministic |",
