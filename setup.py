@@ -14,6 +14,7 @@ LITERT = ["ai-edge-litert>=2.3,<3"]  # acting from Python; else TensorFlow's dep
 RAY = ["ray>=2.60,<3"]
 PLOT = ["matplotlib"]
 VIDEO = ["imageio>=2.37,<3", "imageio-ffmpeg>=0.6,<1", "pillow"]
+CMA = ["cma>=4.4,<5"]  # evolution strategies with a covariance
 LAB = ["matplotlib", "scipy"]  # pictures; the best memoryless policy
 TUNER = ["scipy", "scikit-learn", "matplotlib"]  # KerasTuner's BayesianOptimization; a search's picture
 TEST = ["pytest", "pytest-xdist", "ruff"]
@@ -53,6 +54,7 @@ setup(
         "ray": RAY,
         "plot": PLOT,
         "video": VIDEO,
+        "cma": CMA,
         "lab": LAB,
         "tuner": TUNER,
         "test": TEST,
@@ -68,6 +70,7 @@ setup(
         + RAY
         + PLOT
         + VIDEO
+        + CMA
         + LAB
         + TUNER
         + TEST,

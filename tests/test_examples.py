@@ -86,6 +86,13 @@ def test_stored(run, capsys):
     assert len((EXAMPLES / "stored.py").read_text(encoding="utf8").splitlines()) <= 60
 
 
+@pytest.mark.slow
+def test_search(run, capsys):
+    run("search", 20_000)
+    shown = capsys.readouterr().out
+    assert shown.startswith("hill climbing: populations of ") and shown.count("the policy found") >= 3
+
+
 def test_schedules(run, capsys):
     run("schedules", 2048)
     shown = capsys.readouterr().out

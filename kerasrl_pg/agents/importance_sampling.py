@@ -7,7 +7,7 @@ from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.reinforce import REINFORCE
 from kerasrl_pg.agents.stored import FromStored
 from kerasrl_pg.checks import check_flag, check_number
-from kerasrl_pg.data.trajectories import log_probs_of
+from kerasrl_pg.data.trajectories import along, log_probs_of
 from kerasrl_pg.settings import Setting
 
 
@@ -32,8 +32,10 @@ class ImportanceSampling(FromStored, REINFORCE):
         per_decision: Weigh each reward by the actions up to it (Precup et al. 2000); False: by the whole trajectory's.
             True, whose variance is lower.
         state_weights: Weigh by the actions before step t, too, so that states count as π visits them. False: as β does
-            (Degris et al. 2012, whose gradient this is), G_t = ρ_t (r_t + γ G_{t+1}) in place of w_t' r_t' and ρ_t b
-            in place of w_t b: biased, and of use in long episodes, where few trajectories would count. True.
+            (Degris et al. 2012, whose gradient this is), ρ_t (G_t - b) in place of w_t' r_t' and w_t b, with
+            G_t = r_t + γ ρ_{t+1} G_{t+1}: biased, and of use in long episodes, where few trajectories would count. With
+            `ValueFunction` G_t is r_t + γ v_{t+1}, and the critic is fitted to v, the V-trace targets of Espeholt et
+            al. 2018, so that it says what π would earn; else it says what β did. True.
         self_normalized: Divide weights by their mean over the m trajectories. True: ours, since without it what the
             policy does less and less often still pulls with all its weight, at the price of a bias of order 1/m. None
             for True with `state_weights`, which it needs.
@@ -124,9 +126,13 @@ class ImportanceSampling(FromStored, REINFORCE):
         """Weights, none above `weight_clip`."""
         return weights if self.weight_clip is None else tf.minimum(weights, self.weight_clip)
 
+    def later(self, x, rollout):
+        """What [T, N] is in the next step of the episode; 0 after its last."""
+        return tf.where(rollout.ends, 0.0, tf.concat([x[1:], tf.zeros_like(x[:1])], 0))
+
     def credit(self, rollout):
         """`(credit, returns, values)`, all [T, N], of the class's step 2."""
-        told, (advantages, returns, values) = self.told(rollout), self.estimate(rollout)
+        told, (advantages, returns, values) = self.told(rollout), self.estimate(along(self.actor_critic, rollout))
         if self.state_weights:
             weights = self.clipped(ops.importance_weights(*told, self.per_decision))
             weights = ops.self_normalized(weights) if self.self_normalized else weights
@@ -134,10 +140,18 @@ class ImportanceSampling(FromStored, REINFORCE):
             weights = self.clipped(ops.importance_ratio(*told[:2]))
         credit = weights * self.less_baseline(advantages, rollout)
         if self.per_decision:  # The rewards after a step have weights of their own.
-            later = tf.concat([returns[1:], tf.zeros_like(returns[:1])], 0)
-            rewards = tf.where(rollout.valid, returns - self.gamma * tf.where(rollout.ends, 0.0, later), 0.0)
-            weighted = ops.weighted_rewards_to_go if self.state_weights else ops.excursion_returns
-            credit += weighted(rewards, weights, self.gamma) - weights * returns
+            rewards = returns - self.gamma * self.later(returns, rollout)  # After a truncation, V is in the last.
+            rewards = tf.where(rollout.valid, rewards, 0.0)
+            if self.state_weights:
+                credit += ops.weighted_rewards_to_go(rewards, weights, self.gamma) - weights * returns
+            elif not self.needs_critic:
+                credit += ops.excursion_returns(rewards, weights, self.gamma) - weights * returns
+            else:
+                following = tf.concat([values[1:], tf.zeros_like(values[:1])], 0)
+                returns = ops.vtrace_targets(
+                    rewards, values, following, weights, rollout.ends, rollout.valid, self.gamma
+                )
+                credit = weights * (rewards + self.gamma * self.later(returns, rollout) - values)
         credit = tf.where(rollout.valid, credit, 0.0)
         return self.finished(credit, returns, rollout), returns, values
 

@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 
 from kerasrl_pg import ops
 from kerasrl_pg.checks import check_choice, check_number, check_whole
-from kerasrl_pg.data.trajectories import Trajectories, log_probs_of
+from kerasrl_pg.data.trajectories import Trajectories, along, log_probs_of
 
 METHODS = ("weighted_per_decision", "weighted", "per_decision", "trajectory", "doubly_robust")
 
@@ -43,7 +43,7 @@ def estimate_return(
     | "weighted_per_decision" | Σ_t γ^t Σ_i ρ^i_t r^i_t / Σ_i ρ^i_t | biased by order 1/N |
     | "doubly_robust" | of `ops.doubly_robust_returns`, with the agent's critic | unbiased |
 
-    The interval is that of a mean of N independent terms, of the linearised one where weights are normalised, with the
+    The interval is that of a mean of N independent terms, or by the jackknife where weights are normalised, with the
     quantile of Student's distribution for the effective sample size.
 
     Args:
@@ -64,7 +64,8 @@ def estimate_return(
             `Trajectories`.
 
     Source: Precup, Sutton and Singh 2000, "Eligibility traces for off-policy policy evaluation"; Jiang and Li 2016
-    (arXiv 1511.03722); Owen 2013, chapter 9, for the intervals.
+    (arXiv 1511.03722); for the intervals Owen 2013, chapter 9, and Efron 1982, "The jackknife, the bootstrap and other
+    resampling plans", chapter 3.
 
     >>> import os, tempfile
     >>> os.environ["MINARI_DATASETS_PATH"] = tempfile.mkdtemp()
@@ -97,21 +98,38 @@ def estimate_return(
 
 
 def _terms(agent, dataset, method, gamma, batch_size):
-    """`(terms [N], weights [N], value)`: independent terms whose mean the value is, or is in first order."""
+    """`(terms [N], weights [N], value)`: what the interval takes for independent terms of mean `value`."""
     weights, rewards, robust = _judged(agent, dataset, method, gamma, batch_size)
     discounted = gamma ** np.arange(len(rewards))[:, None] * rewards
     if method in ("trajectory", "per_decision", "doubly_robust"):
         terms = robust if method == "doubly_robust" else (weights * discounted).sum(0)
         return terms, weights[-1], terms.mean()
-    means = weights.mean(1, keepdims=True)
-    shares = np.divide(weights, means, out=np.zeros_like(weights), where=means > 0.0)
     if method == "weighted":
-        total = discounted.sum(0)
-        value = (shares[-1] * total).mean()
-        return value + shares[-1] * (total - value), weights[-1], value
-    by_step = (shares * discounted).mean(1, keepdims=True)
-    value = by_step.sum()
-    return value + (shares * (discounted - by_step)).sum(0), weights[-1], value
+        weights, discounted = weights[-1:], discounted.sum(0, keepdims=True)
+    value, without = _weighted_means(weights, discounted)
+    # Jackknife: (N - 1)/N Σ (without one - their mean)² is the variance of the value, as of a mean of these terms.
+    return value + (len(without) - 1) * (without.mean() - without), weights[-1], value
+
+
+def _weighted_means(weights, rewards):
+    """Σ_t Σ_i w_ti r_ti / Σ_i w_ti of [T, N], and [N], the same without each one."""
+
+    def quotient(parts, totals):
+        return np.divide(parts, totals, out=np.zeros_like(parts), where=totals > 0.0).sum(0)
+
+    weights = weights / np.maximum(weights.max(1, keepdims=True), 1e-300)
+    weighed = weights * rewards
+    # Sums of the others, not differences: where one weight is nearly all, nothing would be left of the digits.
+    others = [_sums_of_others(x) for x in (weighed, weights)]
+    return quotient(weighed.sum(1), weights.sum(1)), quotient(*others)
+
+
+def _sums_of_others(x):
+    """Of [T, N] for each column the sum of the others'."""
+    nothing = np.zeros_like(x[:, :1])
+    before = np.concatenate([nothing, np.cumsum(x, 1)[:, :-1]], 1)
+    after = np.concatenate([np.cumsum(x[:, ::-1], 1)[:, ::-1][:, 1:], nothing], 1)
+    return before + after
 
 
 def _judged(agent, dataset, method, gamma, batch_size):
@@ -126,6 +144,7 @@ def _judged(agent, dataset, method, gamma, batch_size):
         weights = ops.importance_weights(log_ratios, tf.zeros_like(log_ratios), rollout.valid, per_decision)
         if method != "doubly_robust":
             return weights, weights[0]
+        rollout = along(networks, rollout)
         values, ends = (agent.values(rollout.inputs), agent.values(rollout.next_inputs)), rollout.terminated
         return weights, ops.doubly_robust_returns(rollout.rewards, *values, log_ratios, ends, rollout.valid, gamma)
 

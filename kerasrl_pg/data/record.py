@@ -13,6 +13,11 @@ from kerasrl_pg.rollouts.collect import Collector
 from kerasrl_pg.training import fitting
 from kerasrl_pg.training.host import Noise
 
+try:
+    import fcntl
+except ImportError:  # Windows, where nobody is kept from recording twice.
+    fcntl = None
+
 ROWS = 256  # Steps between two looks at what has ended: ours, a few MB of small observations.
 
 
@@ -40,7 +45,8 @@ def record(agent, env, dataset_id, episodes, *, num_envs=None, seed=0, max_steps
 
     Raises:
         ImportError: If Minari is missing.
-        ValueError: If there is such a dataset already, its id is none, or an episode does not end.
+        ValueError: If there is such a dataset already or another `record` is writing it, its id is none, or an episode
+            does not end.
 
     >>> import os, tempfile
     >>> os.environ["MINARI_DATASETS_PATH"] = tempfile.mkdtemp()
@@ -85,22 +91,51 @@ def _written(dataset_id):
             f"`dataset_id` must be of the form name-v0, or namespace/name-v0. Received: dataset_id={dataset_id!r}."
         )
     path = get_dataset_path(dataset_id)
-    if path.exists():
-        raise ValueError(
-            f"`dataset_id` must be new. Received: {dataset_id!r}, which is in {path.parent}. Take another version, or "
-            f"delete it: minari delete {dataset_id}."
-        )
     beside = path.with_name(f".{path.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)  # Of a run that was killed.
-    beside.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path.with_name(f".{path.name}.lock"), dataset_id):
+        if path.exists():
+            raise ValueError(
+                f"`dataset_id` must be new. Received: {dataset_id!r}, which is in {path.parent}. Take another version, "
+                f"or delete it: minari delete {dataset_id}."
+            )
+        shutil.rmtree(beside, ignore_errors=True)  # Of a run that was killed.
+        beside.mkdir()
+        try:
+            yield beside
+            written = minari().MinariDataset(beside / "data")
+            for _ in written.iterate_episodes([0, written.total_episodes - 1]):
+                pass
+            os.rename(beside, path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(lock, dataset_id):
+    """Refuses to record what another process, or this one, is recording; a lock goes with who held it."""
+    if fcntl is None:
+        yield
+        return
+    with open(lock, "a") as file:
+        if not _locked(file, lock):
+            raise ValueError(
+                f"`dataset_id` must be one that nobody else is recording. Received: {dataset_id!r}, which another "
+                "`record` writes now. Wait for it, or take another id."
+            )
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _locked(file, path):
+    """Whether a lock on an open file could be taken, and is still the one at its path."""
     try:
-        yield beside
-        written = minari().MinariDataset(beside / "data")
-        for _ in written.iterate_episodes([0, written.total_episodes - 1]):
-            pass
-        os.rename(beside, path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):  # Whoever held it has just removed it.
+        return False
 
 
 def _spec_of(env, vector_env):

@@ -1,5 +1,7 @@
 """Stored episodes as rollouts, read from the disk as they are needed, and judged."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,11 +9,14 @@ from kerasrl_pg.data.minari import minari
 from kerasrl_pg.envs.spaces import check_same_space
 from kerasrl_pg.rollouts.records import Inputs, Rollout, rows_of
 
+MASKED = -1e8  # What is masked has a log-probability of -1e9.
+KEPT = 2**27  # Bytes: ours, so that small datasets are read from the disk once, which takes longer than to learn.
+
 
 class Trajectories:
     """Episodes of a Minari dataset.
 
-    They stay on the disk: what is kept in memory is how long each is.
+    They stay on the disk: what is kept in memory is how long each is, and the first 128 MiB that were read.
 
     Args:
         dataset: The id of a dataset that is on this machine, or a `minari.MinariDataset`, such as a part of one that
@@ -51,6 +56,7 @@ class Trajectories:
                 f"Received: {self.dataset.spec.dataset_id!r}, of lengths {self.lengths.tolist()[:10]}."
             )
         self._programs = {}
+        self._kept, self._kept_bytes = {}, 0
 
     def __len__(self):
         return len(self.lengths)
@@ -72,7 +78,11 @@ class Trajectories:
 
     def gives_masks(self, networks):
         """Whether the episodes say which actions were allowed, in infos or in a leaf of the observations."""
-        return networks.mask_key is not None or "action_mask" in (self.dataset[0].infos or {})
+        return networks.mask_key is not None or self._tells_masks
+
+    @functools.cached_property
+    def _tells_masks(self):
+        return "action_mask" in (self._read(0).infos or {})
 
     def rollout(self, numbers, networks, log_probs=True, horizon=None):
         """Some of the episodes, side by side.
@@ -100,7 +110,7 @@ class Trajectories:
         floats = {name: np.zeros(shape, np.float32) for name in ("rewards", "log_probs")}
         flags = {name: np.zeros(shape, bool) for name in ("terminated", "truncated", "valid")}
         for column, number in enumerate(numbers):
-            episode = _Episode(self.dataset, int(number), networks)
+            episode = _Episode(self._read(int(number)), int(number), networks)
             length = episode.length
             rows = slice(0, length), column
             read = episode.observations()
@@ -124,17 +134,47 @@ class Trajectories:
             **floats,
             **flags,
         )
+        if masked:
+            self._check_allowed(rollout, numbers, networks)
         if log_probs and self.behavior is not None:
             rollout = rollout._replace(log_probs=self._estimated(rollout, numbers))
         return rollout
 
+    def _told(self, networks, rollout):
+        """log π [T, N] of networks' policy, as an array."""
+        key = id(networks), rollout.rewards.shape
+        if key not in self._programs:
+            program = tf.function(lambda inputs, actions: log_probs_of(networks, inputs, actions))
+            self._programs[key] = program, networks  # Kept, so that no other has its id.
+        return self._programs[key][0](rollout.inputs, rollout.actions).numpy()
+
+    def _check_allowed(self, rollout, numbers, networks):
+        bad = (self._told(networks, rollout) < MASKED) & rollout.valid
+        if bad.any():
+            t, column = np.argwhere(bad)[0]
+            action = tf.nest.map_structure(lambda x: x[t, column].tolist(), rollout.actions)
+            raise ValueError(
+                "`actions` must be such as the masks allow. Received: "
+                f"{action}, which is forbidden, in step {t} of episode {numbers[column]}."
+            )
+
+    def _read(self, number):
+        """Minari's `EpisodeData`."""
+        if number in self._kept:
+            return self._kept[number]
+        data = self.dataset[number]
+        _check_inside(self.action_space, data, number)
+        arrays = data.observations, data.actions, data.rewards, data.terminations, data.truncations, data.infos
+        size = sum(np.asarray(leaf).nbytes for leaf in tf.nest.flatten(arrays))
+        if self._kept_bytes + size <= KEPT:
+            self._kept[number] = data
+            self._kept_bytes += size
+        return data
+
     def _estimated(self, rollout, numbers):
         """log β [T, N] of `behavior`."""
-        networks, key = self.behavior.actor_critic, rollout.rewards.shape
-        if key not in self._programs:
-            self._programs[key] = tf.function(lambda inputs, actions: log_probs_of(networks, inputs, actions))
-        found = self._programs[key](rollout.inputs, rollout.actions).numpy()
-        bad = ~(found > -1e8) & rollout.valid  # What is masked has -1e9.
+        found = self._told(self.behavior.actor_critic, rollout)
+        bad = ~(found >= MASKED) & rollout.valid
         if bad.any():
             t, column = np.argwhere(bad)[0]
             raise ValueError(
@@ -142,6 +182,36 @@ class Trajectories:
                 f"{found[t, column]} in step {t} of episode {numbers[column]}. Fit it to these episodes."
             )
         return np.where(rollout.valid, found, 0.0).astype(np.float32)
+
+
+def remembered(networks, inputs):
+    """What networks remember along episodes, each of which begins with the first row of its column.
+
+    Args:
+        networks: An `ActorCritic` with memory.
+        inputs: `Inputs` [T, N, ...]; their memory does not matter.
+
+    Returns:
+        `(before, after)`: float32 [T, N, M] each, of policy and critic, before and after each step.
+    """
+    observations = tf.nest.map_structure(tf.convert_to_tensor, inputs.observations)
+    nothing = tf.zeros((inputs.starts.shape[1], networks.memory_size))
+
+    def step(memory, row):
+        return networks.step(Inputs(row[0], (), row[1], memory))[1]
+
+    after = tf.scan(step, (observations, tf.convert_to_tensor(inputs.starts)), nothing)
+    return tf.concat([nothing[None], after[:-1]], 0), after
+
+
+def along(networks, rollout):
+    """A `Rollout` of stored episodes, whose inputs hold what networks remember now; as it is without memory."""
+    if not networks.memories:
+        return rollout
+    before, after = map(tf.stop_gradient, remembered(networks, rollout.inputs))
+    return rollout._replace(
+        inputs=rollout.inputs._replace(memory=before), next_inputs=rollout.next_inputs._replace(memory=after)
+    )
 
 
 def log_probs_of(networks, inputs, actions):
@@ -160,11 +230,10 @@ def log_probs_of(networks, inputs, actions):
 class _Episode:
     """One stored episode, and the sentences for what is wrong in it."""
 
-    def __init__(self, dataset, number, networks):
+    def __init__(self, data, number, networks):
         self._number, self._spec, self._head = number, networks.spec, networks.head
         self._mask_key = networks.mask_key
-        self._space = networks.action_space
-        self._data = dataset[number]
+        self._data = data
         self.length = len(self._data.rewards)
 
     def _where(self, step):
@@ -201,16 +270,30 @@ class _Episode:
     def actions(self):
         """Raw actions [length, ...]: those that were stored so, or what the head makes of the environment's."""
         raw = (self._data.infos or {}).get("raw_action")
-        if raw is not None:
-            return _packed(self._head.action_spec, raw, self.length)
-        self._check_inside()
-        return tf.nest.map_structure(lambda x: x.numpy(), self._head.from_env(self._data.actions))
+        if raw is None:
+            return tf.nest.map_structure(lambda x: x.numpy(), self._head.from_env(self._data.actions))
+        actions = _packed(self._head.action_spec, raw, self.length)
+        self._check_sent(actions)
+        return actions
 
-    def _check_inside(self):
-        for step in range(self.length):
-            action = tf.nest.map_structure(lambda x, step=step: x[step], self._data.actions)
-            if not self._space.contains(action):
-                raise ValueError(f"`actions` must be in {self._space}. Received: {action} {self._where(step)}.")
+    def _check_sent(self, actions):
+        """Refuses raw actions that the head would not send to the environment as what was stored."""
+        specs, leaves = tf.nest.flatten(self._head.action_spec), tf.nest.flatten(actions)
+        bad = np.zeros(self.length, bool)
+        if any(leaf.shape != (self.length, *spec.shape) for leaf, spec in zip(leaves, specs, strict=True)):
+            bad[:] = True
+        else:
+            sent = tf.nest.flatten(tf.nest.map_structure(lambda x: x.numpy(), self._head.to_env(actions)))
+            for found, stored in zip(sent, tf.nest.flatten(self._data.actions), strict=True):
+                away = ~np.isclose(found, np.asarray(stored)[: self.length], rtol=1e-3, atol=1e-6)
+                bad |= away.reshape(self.length, -1).any(-1)
+        if bad.any():
+            step = int(bad.argmax())
+            raise ValueError(
+                f"`actions` must be such as the policy's head, {type(self._head).__name__}, sends. Received: another "
+                f"than it makes of infos['raw_action'] {self._where(step)}. Take the head that they were recorded "
+                "with, or a dataset without raw_action."
+            )
 
     def log_probs(self):
         stored = (self._data.infos or {}).get("log_prob")
@@ -241,6 +324,14 @@ class _Episode:
                 f"Received: none in episode {self._number}."
             )
         return np.asarray(stored)[: self.length].reshape(-1, *self._head.mask_shape) > 0
+
+
+def _check_inside(space, data, number):
+    """Refuses an episode with an action that is not in the space."""
+    for step in range(len(data.rewards)):
+        action = tf.nest.map_structure(lambda x, step=step: x[step], data.actions)
+        if not space.contains(action):
+            raise ValueError(f"`actions` must be in {space}. Received: {action} in step {step} of episode {number}.")
 
 
 def _packed(spec, raw, length):

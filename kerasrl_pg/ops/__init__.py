@@ -8,6 +8,7 @@ from kerasrl_pg.ops.importance import (
     excursion_returns,
     importance_weights,
     self_normalized,
+    vtrace_targets,
     weighted_rewards_to_go,
 )
 from kerasrl_pg.ops.monitoring import clip_fraction, entropy_estimate, kl_k1, kl_k2, kl_k3
@@ -126,6 +127,7 @@ __all__ = [
     "td_errors",
     "time_dependent_baseline",
     "trajectory_totals",
+    "vtrace_targets",
     "weighted_rewards_to_go",
     "whole_returns",
 ]

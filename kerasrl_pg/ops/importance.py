@@ -136,6 +136,46 @@ def excursion_returns(rewards, ratios, gamma):
     return tf.scan(lambda later, row: row[1] * (row[0] + gamma * later), rows, tf.zeros_like(rows[0][0]), reverse=True)
 
 
+def vtrace_targets(rewards, values, next_values, ratios, terminated, valid, gamma):
+    """What V should be, of π from what β did: V-trace targets.
+
+        v_t = V(s_t) + ρ_t δ_t + γ c_t (v_{t+1} - V(s_{t+1})),   δ_t = r_t + γ V(s_{t+1}) - V(s_t),   c_t = min(1, ρ_t)
+
+    The traces c only say how fast V learns; where ratios are not clipped, V^π is the only V whose targets it is in the
+    mean, else that of a policy between π and β. After truncation v is V of the state that follows.
+
+    Args:
+        rewards: float [T, N].
+        values, next_values: float [T, N], V(s_t) and V(s_{t+1}), in the unit of returns.
+        ratios: float [T, N], ρ_t = π(a_t|s_t) / β(a_t|s_t), clipped from above or not.
+        terminated, valid: bool [T, N].
+        gamma: γ in [0, 1].
+
+    Returns:
+        float32 [T, N], in the unit of returns; V(s_t) in rows that are not valid.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Source: Espeholt et al. 2018 (arXiv 1802.01561), equation 1 and remark 1, with ρ̄ the ratios' own and c̄ = 1.
+
+    >>> one, yes = tf.ones((1, 1)), tf.ones((1, 1), tf.bool)
+    >>> vtrace_targets(3.0 * one, one, one, 2.0 * one, yes, yes, gamma=1.0).numpy()
+    array([[5.]], dtype=float32)
+    """
+    check_same_shape(
+        rewards=rewards, values=values, next_values=next_values, ratios=ratios, terminated=terminated, valid=valid
+    )
+    last = tf.concat([valid[:-1] & ~valid[1:], valid[-1:]], 0)
+    deltas = rewards + gamma * tf.where(terminated, 0.0, next_values) - values
+    deltas = tf.where(valid, ratios * deltas, 0.0)
+    traces = tf.where(valid & ~last, gamma * tf.minimum(ratios, 1.0), 0.0)
+    corrections = tf.scan(
+        lambda later, row: row[0] + row[1] * later, (deltas, traces), tf.zeros_like(deltas[0]), reverse=True
+    )
+    return values + corrections
+
+
 def doubly_robust_returns(rewards, values, next_values, log_ratios, terminated, valid, gamma):
     """One estimate of J from each trajectory, of π from what β did, with V̂ to lower its variance.
 

@@ -124,7 +124,13 @@ class PopulationTraining:
             logs, played = iteration.search(play, self._members, self._annealing)
             return (logs, played), [*_witnesses(played), *logs.values()]
 
-        (logs, played), bad = iteration.undone_unless_finite(attempt)
+        before = [(variable, tf.identity(variable)) for variable in iteration.variables]
+        try:
+            (logs, played), bad = iteration.undone_unless_finite(attempt)
+        except Exception:  # Of an environment, say, when noise was drawn for its population already.
+            for variable, value in before:
+                variable.assign(value)
+            raise
         return logs, played, bad
 
     def _check(self, bad, names, fault, largest):

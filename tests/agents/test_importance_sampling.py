@@ -97,6 +97,15 @@ def test_on_its_own_trajectories_it_is_reinforce():
     np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
 
 
+def test_excursions_with_a_critic_are_reinforces_on_its_own_trajectories():
+    """V-trace targets are then returns, and their advantages those of REINFORCE's baseline."""
+    env, values, baseline = world(), [1.0, 0.5, -1.0, 0.0], BASELINES["value"]
+    own = built(pg.REINFORCE, 0, values, baseline=baseline)
+    other = built(pg.ImportanceSampling, 0, values, baseline=baseline, state_weights=False)
+    one, two = (lab.measure_gradients(agent, env, samples=20) for agent in (own, other))
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+
+
 def test_excursions_are_those_of_the_states_as_they_were_visited():
     """∇J weighed by β's visits: exact from the process, with the action values of π."""
     agent, found = measured(2000, state_weights=False)

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 import kerasrl_pg as pg
 from kerasrl_pg.data import Trajectories, estimate_return, record
-from kerasrl_pg.data.estimate import METHODS
+from kerasrl_pg.data.estimate import METHODS, _weighted_means
+from kerasrl_pg.data.trajectories import along
 
 minari = pytest.importorskip("minari", reason="stored trajectories need Minari")
 
@@ -273,3 +274,110 @@ def test_estimates_are_refused_where_they_cannot_be(played):
         estimate_return(reinforce, dataset, "doubly_robust")
     with pytest.raises(ValueError, match="`dataset`"):
         estimate_return(agent_for(gym.make("CartPole-v1")), dataset)
+
+
+def test_two_do_not_record_one_dataset(folder):
+    """Neither in one process nor in two; and who was refused leaves the other's alone."""
+    told = []
+
+    class Recording(gym.Env):
+        observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            if not told:
+                with pytest.raises(ValueError, match="`dataset_id` must be one that nobody else is recording"):
+                    record(agent_for(Recording), "CartPole-v1", "both/same-v0", episodes=1)
+                told.append(True)
+            return np.zeros(1, np.float32), 1.0, True, False, {}
+
+    assert len(record(agent_for(Recording), Recording, "both/same-v0", episodes=2)) == 2 and told
+    assert sorted(path.name for path in (folder / "both").iterdir() if "same" in path.name) == ["same-v0"]
+
+
+def test_actions_that_another_head_drew_are_refused():
+    """Their log-probabilities are those of other numbers."""
+    env = pg.envs.Pendulum(num_envs=2)
+    acted = agent_for(env)
+    dataset = record(acted, "Pendulum-v1", "pendulum/gaussian-v0", episodes=1)
+    other = pg.A2C(networks=pg.Networks((8,), head=pg.heads.TanhGaussian), seed=0)
+    other.bind(env.observation_space, env.action_space)
+    with pytest.raises(ValueError, match="head, TanhGaussian, sends. Received: another.*in step 0 of episode 0"):
+        Trajectories(dataset).rollout([0], other.actor_critic)
+    Trajectories(dataset).rollout([0], acted.actor_critic)
+
+
+def test_raw_actions_of_another_shape_are_refused():
+    dataset = stored("cartpole/shape-v0", infos={"log_prob": np.zeros(4), "raw_action": np.zeros((4, 2), int)})
+    agent = pg.A2C(networks=pg.Networks((8,)), seed=0)
+    agent.bind(dataset.observation_space, dataset.action_space)
+    with pytest.raises(ValueError, match="`actions` must be such as the policy's head, Categorical, sends"):
+        Trajectories(dataset).rollout([0], agent.actor_critic)
+
+
+def test_actions_that_masks_forbid_are_refused():
+    masks = np.array([[1, 1], [1, 0], [1, 1], [1, 1]], np.int8)  # The second action is 1.
+    dataset = stored("cartpole/forbidden-v0", infos={"log_prob": np.full(4, -0.7), "action_mask": masks})
+    agent = pg.A2C(networks=pg.Networks((8,)), seed=0)
+    agent.bind(dataset.observation_space, dataset.action_space)
+    with pytest.raises(ValueError, match="`actions` must be such as the masks allow. Received: 1, which is forbidden"):
+        Trajectories(dataset).rollout([0], agent.actor_critic)
+
+
+def test_small_datasets_are_read_once(monkeypatch):
+    dataset = stored("cartpole/once-v0")
+    agent = pg.A2C(networks=pg.Networks((8,)), seed=0)
+    agent.bind(dataset.observation_space, dataset.action_space)
+    for kept, reads in ((2**20, 1), (10, 4)):  # Once more, for whether there are masks.
+        monkeypatch.setattr("kerasrl_pg.data.trajectories.KEPT", kept)
+        trajectories, seen = Trajectories(dataset), []
+        monkeypatch.setattr(minari.MinariDataset, "__getitem__", counted(seen))
+        for _ in range(3):
+            trajectories.rollout([0], agent.actor_critic)
+        monkeypatch.undo()
+        assert len(seen) == reads
+
+
+def counted(seen, read=minari.MinariDataset.__getitem__):
+    return lambda dataset, number: seen.append(number) or read(dataset, number)
+
+
+def test_memory_goes_along_stored_episodes():
+    """What networks remember is that of each episode replayed from its first step, in what they value, too."""
+    env = pg.envs.TabularMDP(num_envs=2, max_episode_steps=5)
+    acted = pg.A2C(networks=pg.Networks((6,), memory=pg.models.GRU(4)), seed=0)
+    dataset = record(acted, env, "memory/acted-v0", episodes=4, num_envs=2)
+    networks = acted.actor_critic
+    rollout = Trajectories(dataset).rollout(range(4), networks)
+    found = along(networks, rollout)
+    values = networks.values(found.inputs).numpy()
+    after = networks.values(found.next_inputs).numpy()
+    for column in range(4):
+        memory = np.zeros((1, networks.memory_size), "float32")
+        length = int(rollout.valid[:, column].sum())
+        for t in range(length):
+            inputs = pg.rollouts.Inputs(rollout.inputs.observations[t, column : column + 1], (), [t == 0], memory)
+            assert values[t, column] == pytest.approx(float(networks.value_distribution(inputs).mean()[0]), abs=1e-5)
+            _, memory = networks.step(inputs)
+        last = pg.rollouts.Inputs(rollout.next_inputs.observations[length - 1, column : column + 1], (), (), memory)
+        assert after[length - 1, column] == pytest.approx(float(networks.value_distribution(last).mean()[0]), abs=1e-5)
+    assert np.abs(values - networks.values(rollout.inputs)).max() > 1e-3  # As if each step began an episode.
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_jackknife_leaves_out_one_after_the_other(steps):
+    rng = np.random.default_rng(0)
+    weights, rewards = np.exp(rng.normal(size=(steps, 6))), rng.normal(size=(steps, 6))
+    weights[0, 2] = 1e20  # Of nearly all the weight: differences would have no digit left.
+    value, without = _weighted_means(weights, rewards)
+
+    def mean(w, r):
+        return ((w * r).sum(1) / w.sum(1)).sum()
+
+    assert value == pytest.approx(mean(weights, rewards))
+    for i in range(6):
+        others = [j for j in range(6) if j != i]
+        assert without[i] == pytest.approx(mean(weights[:, others], rewards[:, others]))

@@ -99,3 +99,45 @@ def test_in_the_mean_they_are_the_other_policy_s():
     ends = np.array([[False] * 4, [True] * 4])
     robust = ops.doubly_robust_returns(taken, values, values[::-1], told[0] - told[1], ends, told[2], 1.0)
     assert (chance * robust.numpy()).sum() == pytest.approx(exact, rel=1e-5)
+
+
+def test_vtrace_targets_against_the_recursion():
+    values, following = RNG.normal(size=(2, 5, 4)).astype("float32")
+    ratios = np.exp(LOG_RATIOS)
+    terminated = np.zeros((5, 4), bool)
+    terminated[1, 1] = terminated[3, 3] = True  # The other two are truncated.
+    found = ops.vtrace_targets(REWARDS, values, following, ratios, terminated, VALID, 0.9).numpy()
+    for n, length in enumerate(LENGTHS):
+        correction = 0.0
+        for t in reversed(range(length)):
+            ahead = 0.0 if terminated[t, n] else following[t, n]
+            delta = ratios[t, n] * (REWARDS[t, n] + 0.9 * ahead - values[t, n])
+            correction = delta + 0.9 * min(1.0, ratios[t, n]) * correction
+            np.testing.assert_allclose(found[t, n], values[t, n] + correction, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(found[length:, n], values[length:, n])
+
+
+def test_vtrace_of_its_own_trajectories_is_the_return():
+    """Where ρ is 1, and V between two steps is V of the second."""
+    values = RNG.normal(size=VALID.shape).astype("float32")
+    following = np.concatenate([values[1:], np.zeros((1, 4), "float32")])
+    ends = VALID & ~np.concatenate([VALID[1:], np.zeros((1, 4), bool)])
+    found = ops.vtrace_targets(REWARDS, values, following, np.ones_like(values), ends, VALID, 0.9).numpy()
+    ones = np.ones_like(values)
+    np.testing.assert_allclose(
+        found[VALID], ops.weighted_rewards_to_go(REWARDS, ones, 0.9).numpy()[VALID], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_vtrace_targets_are_the_policys_values_in_the_mean():
+    """Of one step with two actions, whatever acted; with clipped ratios they are not."""
+    policy, behavior, pays = np.array([0.9, 0.1]), np.array([0.2, 0.8]), np.array([1.0, 3.0])
+    actions = RNG.choice(2, p=behavior, size=(1, 200_000))
+    exact, yes = policy @ pays, np.ones(actions.shape, bool)
+    means = []
+    for clip in (np.inf, 1.0):
+        ratios = np.minimum(policy / behavior, clip)[actions].astype("float32")
+        values = np.full(actions.shape, exact, "float32")
+        rewards = pays[actions].astype("float32")
+        means.append(ops.vtrace_targets(rewards, values, 0 * values, ratios, yes, yes, 1.0).numpy().mean())
+    assert abs(means[0] - exact) < 0.02 < 0.1 < abs(means[1] - exact)
