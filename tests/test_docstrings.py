@@ -27,7 +27,7 @@ def test_examples_are_true(name):
 def test_every_agent_and_baseline_has_an_example():
     agents = {getattr(kerasrl_pg, name) for name in kerasrl_pg.__all__}
     agents = {a for a in agents if isinstance(a, type) and issubclass(a, kerasrl_pg.Agent)} - {kerasrl_pg.Agent}
-    assert len(agents) == 12
+    assert len(agents) == 13
     assert "kerasrl_pg.agents.agent" in MODULES
     for one in agents:
         assert ">>>" in one.__doc__, one
