@@ -1,7 +1,10 @@
 """Every example runs, on a small budget."""
 
 import ast
+import json
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -143,6 +146,24 @@ def test_tune(run, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "Trial 0: val_return" in shown and "optimizer.learning_rate" in shown and "1 new seeds (3 to 3)" in shown
     assert (tmp_path / "best.yaml").exists() and (tmp_path / "trials.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_day(tmp_path):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", EXAMPLES / "a_day.sh", tmp_path, "4000"],
+        env={**os.environ, "PATH": path, "TRIALS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "Played through the server: {'return'" in done.stdout
+    for name in ("tuned/best.yaml", "run/agent.keras", "evaluation.json", "curve.png", "report.html", "film.gif"):
+        assert (tmp_path / name).stat().st_size > 0, name
+    card = json.loads((tmp_path / "served/1/assets.extra/card.json").read_text(encoding="utf8"))
+    assert 0 < card["environment_steps"] <= 80_000
 
 
 def test_no_example_is_long():
