@@ -10,6 +10,7 @@ MINIGRID = ["minigrid>=3.2,<4"]
 MINARI = ["minari[hdf5]>=0.5.3,<0.6"]
 SERVING = ["tensorflow-serving-api>=2.21,<2.22"]
 LITERT = ["ai-edge-litert>=2.3,<3"]  # acting from Python; else TensorFlow's deprecated tf.lite
+RAY = ["ray>=2.60,<3"]
 PLOT = ["matplotlib"]
 VIDEO = ["imageio>=2.37,<3", "imageio-ffmpeg>=0.6,<1", "pillow"]
 CMA = ["cma>=4.4,<5"]  # evolution strategies with a covariance
@@ -49,6 +50,7 @@ setup(
         "minari": MINARI,
         "serving": SERVING,
         "litert": LITERT,
+        "ray": RAY,
         "plot": PLOT,
         "video": VIDEO,
         "cma": CMA,
@@ -64,6 +66,7 @@ setup(
         + MINARI
         + SERVING
         + LITERT
+        + RAY
         + PLOT
         + VIDEO
         + CMA

@@ -47,6 +47,7 @@ from kerasrl_pg import (  # noqa: E402
 )
 from kerasrl_pg.agents import (  # noqa: E402
     A2C,
+    A3C,
     NPG,
     PPO,
     REINFORCE,
@@ -63,11 +64,13 @@ from kerasrl_pg.agents import (  # noqa: E402
 from kerasrl_pg.models import Networks  # noqa: E402
 from kerasrl_pg.run import Run  # noqa: E402
 from kerasrl_pg.seeds import SeedRuns, fit_seeds  # noqa: E402
+from kerasrl_pg.workers import Workers  # noqa: E402
 
 __version__ = "0.1.0"
 
 __all__ = [
     "A2C",
+    "A3C",
     "Agent",
     "BehaviorCloning",
     "ConstrainedGradient",
@@ -83,6 +86,7 @@ __all__ = [
     "SeedRuns",
     "SimulatedAnnealing",
     "TRPO",
+    "Workers",
     "baselines",
     "callbacks",
     "data",

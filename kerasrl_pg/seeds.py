@@ -9,8 +9,19 @@ from kerasrl_pg import figures
 from kerasrl_pg.checks import check_whole
 
 
-def fit_seeds(make_agent, env, seeds=10, *, episodes=100, evaluation_env=None, callbacks=None, filepath=None, **fit):
-    """Trains an agent once for each seed, one after the other, on the same compiled program.
+def fit_seeds(
+    make_agent,
+    env,
+    seeds=10,
+    *,
+    episodes=100,
+    evaluation_env=None,
+    callbacks=None,
+    filepath=None,
+    side_by_side=None,
+    **fit,
+):
+    """Trains an agent once for each seed, one after the other on the same compiled program, or side by side.
 
     The first agent is made, traced and compiled. Each further one lends it its weights and its seed, so that every run
     is, bit for bit, what `make_agent(seed).fit(env, ...)` would have been.
@@ -23,6 +34,8 @@ def fit_seeds(make_agent, env, seeds=10, *, episodes=100, evaluation_env=None, c
         evaluation_env: As for `Agent.evaluate`; None for `env`.
         callbacks: None, or a function from a seed to the callbacks of its run, which must not share any.
         filepath: None, or a path with `{seed}` in it, where each trained agent is saved: `"runs/{seed}.keras"`.
+        side_by_side: None, or how many processes of Ray train at once, each its runs one after the other: a whole
+            number or `Workers`, whose `count`, `threads` and `cpus` hold.
         **fit: The other arguments of `Agent.fit`.
 
     Returns:
@@ -31,6 +44,7 @@ def fit_seeds(make_agent, env, seeds=10, *, episodes=100, evaluation_env=None, c
     Raises:
         ValueError: If two seeds are equal, or `make_agent` gives agents that differ in more than the seed.
         TypeError: If `callbacks` is a list.
+        ImportError: If Ray is missing.
 
     >>> import kerasrl_pg as pg
     >>> def make_agent(seed):
@@ -54,23 +68,70 @@ def fit_seeds(make_agent, env, seeds=10, *, episodes=100, evaluation_env=None, c
         )
     if filepath is not None and len({str(filepath).format(seed=seed) for seed in (0, 1)}) < 2:
         raise ValueError(f"`filepath` must hold {{seed}}, or the runs would overwrite each other. Received: {filepath}")
-    if evaluation_env is None:
-        evaluation_env = env
-    agent, evaluations, histories = None, [], []
+    evaluation_env = env if evaluation_env is None else evaluation_env
+    given = make_agent, env, episodes, evaluation_env, callbacks, filepath, fit
+    if side_by_side is not None:
+        return SeedRuns(seeds, *zip(*_side_by_side(given, seeds, side_by_side), strict=True))
+    runs, told, results = Runs(*given), fit.get("verbose", "auto") not in (0,), []
     for seed in seeds:
-        fresh = make_agent(seed)
-        if agent is None:
-            agent = fresh
+        if told:
+            print(f"Seed {seed}, run {len(results) + 1} of {len(seeds)}", flush=True)
+        results.append(runs.run(seed))
+    return SeedRuns(seeds, *map(list, zip(*results, strict=True)))
+
+
+class Runs:
+    """Runs that share an agent, and so its compiled programs; arguments of `fit_seeds`."""
+
+    def __init__(self, make_agent, env, episodes, evaluation_env, callbacks, filepath, fit):
+        self._make_agent, self._env, self._fit = make_agent, env, fit
+        self._episodes, self._evaluation_env = episodes, evaluation_env
+        self._callbacks, self._filepath = callbacks, filepath
+        self._agent = None
+
+    def run(self, seed):
+        """One run: `(evaluation, history)`."""
+        fresh = self._make_agent(seed)
+        if self._agent is None:
+            self._agent = fresh
         else:
-            restart(agent, fresh)
-        if fit.get("verbose", "auto") not in (0,):
-            print(f"Seed {seed}, run {len(histories) + 1} of {len(seeds)}", flush=True)
-        history = agent.fit(env, callbacks=callbacks and callbacks(seed), **fit)
-        histories.append(copy.deepcopy(history.history))
-        evaluations.append(agent.evaluate(evaluation_env, episodes))
-        if filepath is not None:
-            agent.save(str(filepath).format(seed=seed))
-    return SeedRuns(seeds, evaluations, histories)
+            restart(self._agent, fresh)
+        callbacks = self._callbacks and self._callbacks(seed)
+        history = copy.deepcopy(self._agent.fit(self._env, callbacks=callbacks, **self._fit).history)
+        evaluation = self._agent.evaluate(self._evaluation_env, self._episodes)
+        if self._filepath is not None:
+            self._agent.save(str(self._filepath).format(seed=seed))
+        return evaluation, history
+
+
+def _side_by_side(given, seeds, workers):
+    """`[(evaluation, history)]` of runs in Ray's processes, each of which trains the next seed that waits."""
+    from kerasrl_pg.workers import engine
+    from kerasrl_pg.workers.settings import as_workers
+
+    workers = as_workers(workers)
+    count = min(workers.count, len(seeds))
+    with engine.running(workers.cpus * count) as ray:
+        actor = ray.remote(Runs).options(
+            num_cpus=workers.cpus, runtime_env={"env_vars": engine.environment(workers.threads)}
+        )
+        actors = [actor.remote(*given) for _ in range(count)]
+        try:
+            waiting, running, results = list(seeds), {}, {}
+            for one in actors:
+                seed = waiting.pop(0)
+                running[one.run.remote(seed)] = seed, one
+            while running:
+                (done,), _ = ray.wait(list(running), num_returns=1)
+                seed, one = running.pop(done)
+                results[seed] = ray.get(done)
+                if waiting:
+                    seed = waiting.pop(0)
+                    running[one.run.remote(seed)] = seed, one
+        finally:
+            for one in actors:
+                ray.kill(one, no_restart=True)
+    return [results[seed] for seed in seeds]
 
 
 def restart(agent, fresh):

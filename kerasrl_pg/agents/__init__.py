@@ -1,6 +1,7 @@
 """Agents: one method a file; policy gradients in the order of the lecture notes, and searches without gradients."""
 
 from kerasrl_pg.agents.a2c import A2C
+from kerasrl_pg.agents.a3c import A3C
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.behavior_cloning import BehaviorCloning
 from kerasrl_pg.agents.constrained import ConstrainedGradient
@@ -16,6 +17,7 @@ from kerasrl_pg.agents.trpo import TRPO
 
 __all__ = [
     "A2C",
+    "A3C",
     "Agent",
     "BehaviorCloning",
     "ConstrainedGradient",

@@ -5,6 +5,7 @@ from kerasrl_pg.checks import check_whole
 from kerasrl_pg.envs.compiled import CompiledEnv
 from kerasrl_pg.settings import Setting
 from kerasrl_pg.training import stored
+from kerasrl_pg.training.distributed import refuse_workers
 from kerasrl_pg.training.host import HostTraining
 
 
@@ -45,7 +46,8 @@ class FromStored(Agent):
 
     # A fit, with a dataset for its world
 
-    def _opened(self, dataset, num_envs):
+    def _opened(self, dataset, num_envs, workers):
+        refuse_workers(workers, "stored episodes are learned from, and nothing is played")
         return stored.opened(dataset, num_envs, self.episodes)
 
     def _begin(self, world, total_steps, epochs, steps_per_epoch):

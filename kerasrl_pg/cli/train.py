@@ -27,6 +27,7 @@ from kerasrl_pg.cli.folder import Folder, load
 
 AGENTS = (
     "a2c",
+    "a3c",
     "constrainedgradient",
     "evolutionstrategies",
     "hillclimbing",
@@ -52,6 +53,13 @@ def define(values):
         "num_envs",
         None,
         "Environments side by side; the preset's, else 8 (1 for reinforce, and for searches as many as members).",
+        lower_bound=1,
+        **kind,
+    )
+    flags.DEFINE_integer(
+        "workers",
+        None,
+        "Processes of Ray that play, on this machine or on those of RAY_ADDRESS; a3c takes one a core by itself.",
         lower_bound=1,
         **kind,
     )
@@ -229,6 +237,7 @@ def _fit(agent, folder, env, total_steps, num_envs, seed, values, run=1, resume=
             verbose=values.verbose,
             seed=seed,
             resume=resume,
+            workers=values.workers,
         )
     if checkpoint.stopped is not None:
         raise Stopped(

@@ -1,5 +1,6 @@
 """Running normalisation of observations and scaling of rewards, as layers whose statistics travel with the weights."""
 
+import contextlib
 import contextvars
 
 import keras
@@ -8,6 +9,7 @@ import tensorflow as tf
 from kerasrl_pg import ops
 
 _given = contextvars.ContextVar("given", default=None)  # Where layers note their inputs, while somebody asks.
+_noted = contextvars.ContextVar("noted", default=None)  # Where statistics note what they learn, while somebody asks.
 
 
 class _Statistics(keras.layers.Layer):
@@ -29,6 +31,8 @@ class _Statistics(keras.layers.Layer):
 
     def merge_moments(self, mean, variance, count):
         """Merges moments, as `ops.masked_moments` gives them, into the statistics."""
+        if _noted.get() is not None:
+            _noted.get().append((self, mean, variance, count))
         batch = mean, variance, count
         variables = self.mean, self.variance, self.count
         for variable, value in zip(variables, ops.merge_moments(*(v.value for v in variables), *batch), strict=True):
@@ -99,6 +103,22 @@ class RunningNormalization(_Statistics):
 
     def get_config(self):
         return {**super().get_config(), "key": self.key, "clip": self.clip}
+
+
+@contextlib.contextmanager
+def noted_moments():
+    """While it lasts, all that statistics learn is noted in the list it gives: (layer, mean, variance, count)."""
+    noted = []
+    token = _noted.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted.reset(token)
+
+
+def statistics(model):
+    """All layers of a Keras model that keep running moments, nested ones included."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, _Statistics)]
 
 
 def normalizers(model):

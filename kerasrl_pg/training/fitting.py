@@ -36,6 +36,11 @@ class World(NamedTuple):
         """N."""
         return self.env.num_envs
 
+    @property
+    def rollout_envs(self):
+        """Those of one iteration's rollout: all, but where each worker's is an iteration of its own."""
+        return getattr(self.env, "rollout_envs", self.num_envs)
+
 
 @contextlib.contextmanager
 def opened(env, num_envs, copies=1):
@@ -174,7 +179,7 @@ class Fit:
                     raise
                 warnings.warn(str(error), stacklevel=2)
                 return {"loss": float("nan"), **self._training.episodes(), "env_steps": int(self._counters.env_steps)}
-            self._add(sums, count, progress)
+            self._add(sums, progress)
         self.budget.spend(self.progress)
         logs = {name: total / self._count for name, total in self._sums.items()}
         logs.update(self._training.episodes())
@@ -189,9 +194,9 @@ class Fit:
             # Keras would take it for the end of the data.
             raise RuntimeError(f"Training failed at environment step {self.progress[1]}: {error!r}.") from error
 
-    def _add(self, sums, count, progress):
+    def _add(self, sums, progress):
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += count
+        self._count += progress[0] - self.progress[0]
         self._epoch_steps += progress[1] - self.progress[1]
         self.progress = progress

@@ -30,6 +30,11 @@ class Counters(NamedTuple):
         self.env_steps.assign_add(steps)
         self.progress.assign_add(tf.stack([1, steps]))
 
+    def waste(self, steps):
+        """Counts environment steps that were played for nothing."""
+        self.env_steps.assign_add(steps)
+        self.progress.assign_add([0, steps])
+
     def numbers(self):
         """int64[4]: iterations, environment steps, and those of the present fit."""
         return tf.concat([[self.iterations.value, self.env_steps.value], self.progress.value], 0)
@@ -114,6 +119,26 @@ class Iteration(NamedTuple):
         self.set_noise()
         returns = {"mean_return": tf.reduce_mean(played.returns), "best_return": tf.reduce_max(played.returns)}
         return {name: tf.cast(x, tf.float32) for name, x in {**followed, **logs, **returns, **rate}.items()}, played
+
+    def receive(self, gradients, merge, steps_taken, annealing):
+        """Steps along gradients that somebody else has computed.
+
+        Args:
+            gradients: What `train_step` takes here: lists of tensors, by the parts that optimizers move.
+            merge: Function that merges what they have seen into the statistics.
+            steps_taken: int64, environment steps behind them.
+            annealing: int64[2], from `Budget.annealing`.
+
+        Returns:
+            What followed a schedule, float32 scalars by name.
+        """
+        followed = self.coefficients()
+        with self.annealing.annealed(self.counters.progress.value, annealing) as rate:
+            self.train_step(gradients)
+        merge()
+        self.counters.add(steps_taken)
+        self.set_noise()
+        return {name: tf.cast(value, tf.float32) for name, value in {**followed, **rate}.items()}
 
     def not_finite(self, bad, names, largest):
         """The error of an update that was undone because of its `bad`-th tensor.

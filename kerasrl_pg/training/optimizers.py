@@ -122,11 +122,13 @@ def gradients(tape, loss, moves):
 
 def descend(tape, loss, moves):
     """One step of each move's optimizer down the gradient of `loss`; arguments of `gradients`."""
-    for (optimizer, variables), mine in zip(moves, gradients(tape, loss, moves), strict=True):
-        _apply(optimizer, mine, variables)
+    for move, mine in zip(moves, gradients(tape, loss, moves), strict=True):
+        apply(move, mine)
 
 
-def _apply(optimizer, gradients, variables):
+def apply(move, gradients):
+    """One step of a move's optimizer down gradients that `gradients` gave."""
+    optimizer, variables = move
     if tf.distribute.has_strategy() or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer.apply(gradients, variables)
         return

@@ -16,6 +16,7 @@ class Rooms:
         episodes: Its `Episodes` on compiled environments.
         fit: The present `Fit`, or None.
         stop_training: What callbacks set.
+        worker_events: What befell the workers of the last fit.
     """
 
     def __init__(self):
@@ -24,3 +25,4 @@ class Rooms:
         self.actors, self.noise_programs, self.reward_carries = {}, {}, {}
         self.episodes = Episodes()
         self.stop_training = False
+        self.worker_events = []

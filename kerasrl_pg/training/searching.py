@@ -4,6 +4,7 @@ from kerasrl_pg.checks import knows_its_arguments
 from kerasrl_pg.envs.compiled import check_contract
 from kerasrl_pg.rollouts import compiled
 from kerasrl_pg.rollouts.population import CompiledPlay, HostPlay, Members
+from kerasrl_pg.training.distributed import refuse_workers
 from kerasrl_pg.training.population import PopulationTraining
 from kerasrl_pg.training.trainer import Trainer
 
@@ -52,6 +53,10 @@ class Searching(Trainer):
             f"`gradients` has none to give, since {type(self).__name__} compares members of a population by their "
             "returns. Call `fit` with an environment."
         )
+
+    def _opened(self, env, num_envs, workers):
+        refuse_workers(workers, "a population is played side by side in this process")
+        return super()._opened(env, num_envs, None)
 
     def _training(self, world, budget, seed):
         """`PopulationTraining` in this world."""

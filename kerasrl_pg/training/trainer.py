@@ -13,7 +13,7 @@ from kerasrl_pg.rollouts.actor import has_convolutions
 from kerasrl_pg.rollouts.collect import Collector
 from kerasrl_pg.rollouts.evaluate import RESULTS
 from kerasrl_pg.settings import settings
-from kerasrl_pg.training import fitting
+from kerasrl_pg.training import distributed, fitting
 from kerasrl_pg.training.acting import Acting
 from kerasrl_pg.training.compiled import CompiledTraining
 from kerasrl_pg.training.host import HostTraining, Noise
@@ -23,7 +23,7 @@ from kerasrl_pg.training.optimizers import Annealing, check_annealing, check_opt
 from kerasrl_pg.training.stored import refuse_stored
 
 
-class Trainer(KerasLoop, Acting):
+class Trainer(KerasLoop, distributed.Distributing, Acting):
     """An agent's `compile` and `fit`; base of `Agent`, which has the settings and the tools of a method's author."""
 
     differentiates_twice = False  # Whether a gradient is differentiated once more, as for the Fisher matrix.
@@ -138,6 +138,7 @@ class Trainer(KerasLoop, Acting):
         initial_epoch=0,
         seed=None,
         resume=False,
+        workers=None,
     ):
         """Trains on an environment.
 
@@ -167,6 +168,9 @@ class Trainer(KerasLoop, Acting):
             seed: Of the environments; None derives it from the agent's random state.
             resume: Go on with the fit that the agent was in when it was saved: what that had spent of the budget
                 counts, down to the iteration. Give the same budget.
+            workers: None, or how many processes of Ray's play, each its share of the `num_envs`; a whole number, or
+                `Workers`. What is learned is, bit for bit, what one process learns, where what acts gives the same for
+                fewer rows. (`A3C` always has some.)
 
         Returns:
             Keras's `History`, with the logs of each epoch: `loss`, `policy_loss`, `critic_loss`, `entropy` (nats),
@@ -191,7 +195,7 @@ class Trainer(KerasLoop, Acting):
         self._assert_compile_called("fit")
         callbacks, verbose = as_list(callbacks), 1 if verbose == "auto" else verbose
         fitting.check_arguments(callbacks, total_steps, epochs, initial_epoch, resume)
-        with self._opened(env, num_envs) as world:
+        with self._opened(env, num_envs, workers) as world:
             budget = self._begin(world, total_steps, epochs, steps_per_epoch)
             initial_epoch = self._first_epoch(budget, initial_epoch, resume)
             if validation_env is not None:
@@ -212,22 +216,25 @@ class Trainer(KerasLoop, Acting):
                 finally:
                     self._rooms.fit = self._initial_epoch = None
 
-    def _opened(self, env, num_envs):
+    def _opened(self, env, num_envs, workers):
         refuse_stored(env, self)
-        return fitting.opened(env, num_envs, self.usual_envs)
+        workers = self.usual_workers() if workers is None else workers
+        if workers is None:
+            return fitting.opened(env, num_envs, self.usual_envs)
+        return distributed.opened(env, num_envs, workers, self.usual_envs, self.asynchronous)
 
     def _begin(self, world, total_steps, epochs, steps_per_epoch):
         """Gets the agent ready for a world; the fit's `Budget`."""
         self.bind(world.observation_space, world.action_space)
         horizon = self.rollout_horizon(world.env)
-        self.check_rollout(horizon, world.num_envs)
+        self.check_rollout(horizon, world.rollout_envs)
         self._take_settings()
         if self.anneal_learning_rate and self._unannealed_learning_rates is not None:
             for optimizer, rate in zip(self.optimizers, self._unannealed_learning_rates, strict=True):
                 optimizer.learning_rate = rate
         self._unannealed_learning_rates = None
         whole, executions = self.episodes_per_env is not None, self._iterations_per_execution
-        most = self.rollout_steps(horizon, world.num_envs)
+        most = self.rollout_steps(horizon, world.rollout_envs)
         return Budget(most, total_steps, epochs, steps_per_epoch, whole, executions)
 
     def _first_epoch(self, budget, initial_epoch, resume):
@@ -271,6 +278,8 @@ class Trainer(KerasLoop, Acting):
         """`HostTraining` or `CompiledTraining` in this world."""
         self._rooms.clock.budget.assign(budget.annealing())
         self._set_noise()
+        if isinstance(world.env, distributed.Distributed):
+            return self._with_workers(world, budget, seed)
         n, horizon, networks = world.num_envs, self.rollout_horizon(world.env), self.actor_critic
         carry = None if self.reward_scaling is None else self.reward_carry(n)
         if world.compiled:

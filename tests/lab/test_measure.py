@@ -55,6 +55,7 @@ ESTIMATES = {
     "GAE(1)": lambda *a, **k: made(pg.A2C, *a, "exact", **OnPolicy.A2C, **k),
     "TD(0)": lambda *a, **k: made(pg.A2C, *a, "exact", estimator=pg.estimators.TD0(), **OnPolicy.A2C, **k),
     "GAE(0.5)": lambda *a, **k: made(pg.PPO, *a, "exact", estimator=pg.estimators.GAE(0.5), **OnPolicy.PPO, **k),
+    "A3C, not stale": lambda *a, **k: made(pg.A3C, *a, "exact", **OnPolicy.A2C, **k),
 }
 WRONG_CRITICS = {
     "TD(0)": lambda *a, **k: made(pg.A2C, *a, WRONG, estimator=pg.estimators.TD0(), **OnPolicy.A2C, **k),

@@ -65,3 +65,12 @@ def test_what_the_pictures_say(tmp_path):
     assert np.sum(none[:, -1] < 2.0) >= 1 and np.sum(bonus[:, -1] < 2.0) == 0
     for measured, predicted in pictures.wrong_critic(tmp_path / "e.png").values():
         np.testing.assert_allclose(measured, predicted, atol=0.01)
+
+
+@pytest.mark.slow
+def test_stale_gradients_are_off_the_more_the_staler_they_are(tmp_path):
+    found = pictures.staleness(tmp_path / "s.png")
+    for errors in found.values():
+        assert errors[0] == 0.0
+        assert (np.diff(errors) > 0.0).all()
+    assert found[1.0][8] > found[0.3][8] > found[0.1][8]

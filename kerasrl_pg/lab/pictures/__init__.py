@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kerasrl_pg.lab.pictures.credit import bias_and_variance, variance_of_credit, variance_over_episodes, wrong_critic
 from kerasrl_pg.lab.pictures.geometry import balls, clipped_objective, ways
-from kerasrl_pg.lab.pictures.steps import local_optimum, probabilities, step_sizes
+from kerasrl_pg.lab.pictures.steps import local_optimum, probabilities, staleness, step_sizes
 
 PICTURES = {
     "variance_of_credit": variance_of_credit,
@@ -15,6 +15,7 @@ PICTURES = {
     "step_sizes": step_sizes,
     "probabilities": probabilities,
     "local_optimum": local_optimum,
+    "staleness": staleness,
     "balls": balls,
     "ways": ways,
     "clipped_objective": clipped_objective,

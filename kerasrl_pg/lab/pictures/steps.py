@@ -148,3 +148,40 @@ def local_optimum(filepath, seeds=12, updates=500, coefficients=(0.0, 0.3)):
     )
     style.save(made, filepath, "A local optimum, and a way out", caption)
     return results
+
+
+def staleness(filepath, rates=(0.1, 0.3, 1.0), updates=64, most=16):
+    """Draws how far a gradient is off that was computed so many updates ago, as a worker's that sends it late
+    (lecture notes 3.5).
+
+    Returns:
+        `{rate: float [most + 1]}`, ‖∇J(θ_{t-s}) - ∇J(θ_t)‖ over ‖∇J(θ_t)‖, means over t, by s.
+    """
+    made, axes = style.figure()
+    mdp, results = worlds.garnet(horizon=30, gamma=0.95, lift=0.0, seed=256), {}
+    for place, rate in enumerate(rates):
+        agent = REINFORCE(
+            worlds.tabular(mdp), gamma=mdp.gamma, baseline=baselines.AverageReturn(), discounted_gradient=True, seed=0
+        )
+        agent.compile(keras.optimizers.SGD(rate))
+        thetas = paths({"gradient": agent}, worlds.env(mdp, 256), updates)["gradient"]
+        table = PolicyTable(agent, mdp.observations)
+        slopes = np.array([policy_gradient(mdp, table, theta=theta) for theta in thetas])
+        late = slopes[most:]
+        norms = np.linalg.norm(late, axis=1)
+        results[rate] = np.array(
+            [
+                np.mean(np.linalg.norm(slopes[most - stale : len(slopes) - stale] - late, axis=1) / norms)
+                for stale in range(most + 1)
+            ]
+        )
+        axes.plot(results[rate], **style.style(place), label=f"step {rate:g}")
+    axes.set(xlabel="staleness: updates since the weights were fetched", ylabel="error of the gradient, of its norm")
+    axes.set_ylim(0)
+    axes.legend(fontsize=9)
+    caption = (
+        "A gradient that was computed with the present weights is exact on average. One that arrives late is the "
+        "gradient of another policy: its error grows with the updates that came between, and with their length."
+    )
+    style.save(made, filepath, "What arrives late points elsewhere", caption)
+    return results

@@ -1,0 +1,334 @@
+"""Workers of Ray: what A3C learns beside A2C, how speed grows with workers, and what a round costs.
+
+    .venv/bin/python benchmarks/workers.py
+    .venv/bin/python benchmarks/workers.py --case=scaling
+
+Cases: `learning` (CartPole-v1 and Pendulum-v1, A2C, and A3C with 2 and 4 workers, five seeds), `scaling` (an
+environment whose step waits 1 ms, for rollouts and gradients, 1 to 16 workers; one whose step computes;
+HalfCheetah-v5), and `round` (milliseconds of a rollout by two workers beside the same in one process, by width of the
+networks). Each run is a process of its own; a finished one is kept in `results/workers.json`, from which `workers.md`
+and `workers.png` are drawn.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from records import Records, origin, run_all, run_apart
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "workers.json"
+SEEDS = range(5)
+SIDES = {"A2C": None, "A3C, 2 workers": 2, "A3C, 4 workers": 4}
+LEARNING = {
+    # As A2C_CARTPOLE, each worker with eight environments.
+    "CartPole-v1": {
+        "total_steps": 500_000,
+        "settings": {"horizon": 5, "entropy_coef": 0.0, "value_coef": 1.0},
+        "networks": {},
+        "optimizer": ("RMSprop", {"learning_rate": 7e-4, "rho": 0.99, "epsilon": 1e-5}),
+    },
+    # Chosen on A2C, seed 0, of seven settings (learning rate, optimizer, activation, horizon).
+    "Pendulum-v1": {
+        "total_steps": 500_000,
+        "settings": {"horizon": 8, "gamma": 0.9, "entropy_coef": 0.0, "reward_scaling": True},
+        "gae_lambda": 0.9,
+        "networks": {"normalize_observations": True, "activation": "relu"},
+        "optimizer": ("Adam", {"learning_rate": 1e-3, "epsilon": 1e-5}),
+    },
+}
+EACH = 8  # Environments of a worker, or of A2C.
+WAITING = {"rollouts": "A2C", "gradients": "A3C"}
+WORKERS = (1, 2, 4, 8, 16)
+WIDTHS = (64, 256, 1024)
+
+
+class Waiting:
+    """Makes an environment whose step takes a millisecond in which no core is needed."""
+
+    def __call__(self):
+        import gymnasium as gym
+
+        class Waits(gym.Wrapper):
+            def step(self, action):
+                time.sleep(0.001)
+                return self.env.step(action)
+
+        return Waits(gym.make("CartPole-v1"))
+
+
+class Computing:
+    """Makes an environment whose step computes for about a millisecond."""
+
+    def __call__(self):
+        import gymnasium as gym
+
+        class Computes(gym.Wrapper):
+            def step(self, action):
+                sum(range(60_000))
+                return self.env.step(action)
+
+        return Computes(gym.make("CartPole-v1"))
+
+
+ENVS = {"waiting": Waiting, "computing": Computing, "HalfCheetah-v5": lambda: "HalfCheetah-v5"}
+
+
+def learn(env, side, seed):
+    """One run: the final return, its curve over steps and seconds, and the staleness."""
+    import keras
+
+    import kerasrl_pg as pg
+
+    case, workers = LEARNING[env], SIDES[side]
+    settings = dict(case["settings"])
+    if "gae_lambda" in case:
+        settings["estimator"] = pg.estimators.GAE(case["gae_lambda"])
+    networks = pg.Networks(**case["networks"])
+    agent = (pg.A2C if workers is None else pg.A3C)(networks=networks, anneal_learning_rate=True, seed=seed, **settings)
+    name, optimizer = case["optimizer"]
+    agent.compile(getattr(keras.optimizers, name)(**optimizer, global_clipnorm=0.5))
+    begun, seconds = [], []
+    clock = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: begun.append(time.perf_counter()),
+        on_epoch_end=lambda epoch, logs: seconds.append(time.perf_counter() - begun[0]),
+    )
+    more = {} if workers is None else {"workers": workers}
+    history = agent.fit(
+        env,
+        total_steps=case["total_steps"],
+        num_envs=EACH * (workers or 1),
+        epochs=20,
+        callbacks=clock,
+        verbose=0,
+        **more,
+    ).history
+    return {
+        "return": agent.evaluate(env, episodes=100)["return"],
+        "steps": history["env_steps"],
+        "seconds": [round(s, 2) for s in seconds],
+        "curve": [round(r, 1) for r in history["episode_return"]],
+        "staleness": statistics.mean(history.get("staleness", [0.0])),
+    }
+
+
+def speed(env, kind, workers, seed):
+    """Environment steps a second after the first epoch, in which programs are compiled."""
+    import kerasrl_pg as pg
+
+    each, horizon = (4, 256) if env == "HalfCheetah-v5" else (1, 64)
+    if env == "HalfCheetah-v5":
+        agent = pg.PPO(horizon=horizon, minibatch_size=64, seed=seed)
+        num_envs = 8
+    else:
+        agent = getattr(pg, kind)(horizon=horizon, seed=seed)
+        num_envs = each * workers
+    agent.compile()
+    n = num_envs * horizon
+    steps = 4 * n if env == "HalfCheetah-v5" else 20 * n
+    more = {} if workers == 0 else {"workers": workers}
+    num_envs = num_envs or 1
+    history = agent.fit(ENVS[env](), total_steps=3 * steps, epochs=3, num_envs=num_envs, verbose=0, **more).history
+    return {"steps_per_second": statistics.median(history["steps_per_second"][1:])}
+
+
+def one_round(width, workers):
+    """Milliseconds of a rollout of 8 x 128 on CartPole-v1, the update left out."""
+    import keras
+
+    import kerasrl_pg as pg
+
+    agent = pg.A2C(horizon=128, networks=pg.Networks((width, width)), seed=0)
+    agent.compile(keras.optimizers.SGD(0.0))
+    seconds = []
+
+    class Timed(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            collector = self.model._rooms.fit._training._collector
+            collect = collector.collect
+
+            def timed():
+                begun = time.perf_counter()
+                rollout = collect()
+                seconds.append(time.perf_counter() - begun)
+                return rollout
+
+            collector.collect = timed
+
+    more = {} if workers == 0 else {"workers": workers}
+    agent.fit("CartPole-v1", epochs=1, steps_per_epoch=60, num_envs=8, callbacks=Timed(), verbose=0, **more)
+    return {"milliseconds": 1000 * statistics.median(seconds[10:])}
+
+
+def jobs(case, repeats):
+    """All runs of a case, as records without results."""
+    if case == "learning":
+        return [
+            {"case": case, "env": env, "side": side, "seed": seed}
+            for seed in SEEDS
+            for env in LEARNING
+            for side in SIDES
+        ]
+    if case == "scaling":
+        waiting = [("waiting", kind, workers) for kind in WAITING.values() for workers in WORKERS]
+        others = [("computing", "A2C", 1), ("computing", "A2C", 2), ("computing", "A3C", 1), ("computing", "A3C", 2)]
+        others += [("HalfCheetah-v5", "PPO", 0), ("HalfCheetah-v5", "PPO", 2)]
+        return [
+            {"case": case, "env": env, "kind": kind, "workers": workers, "seed": repeat}
+            for repeat in range(repeats)
+            for env, kind, workers in waiting + others
+        ]
+    return [
+        {"case": case, "width": width, "workers": workers, "seed": repeat}
+        for repeat in range(repeats)
+        for width in WIDTHS
+        for workers in (0, 2)
+    ]
+
+
+def run(job):
+    job = dict(job)
+    case = job.pop("case")
+    if case == "learning":
+        return learn(**job)
+    if case == "scaling":
+        return speed(**job)
+    return one_round(job["width"], job["workers"])
+
+
+def report(records):
+    lines = ["# Workers", ""]
+    learned = [r for r in records if r["case"] == "learning"]
+    if learned:
+        lines += ["## A3C beside A2C", "", *learning_table(learned), ""]
+        draw(learned)
+    scaled = [r for r in records if r["case"] == "scaling"]
+    if scaled:
+        lines += ["## Steps a second", "", *scaling_table(scaled), ""]
+    rounds = [r for r in records if r["case"] == "round"]
+    if rounds:
+        lines += ["## A round", "", *round_table(rounds), ""]
+    versions = ", ".join(f"{n} {v}" for n, v in records[-1]["versions"].items())
+    lines += [
+        f"Last run {max(r['date'] for r in records)}; {versions}.",
+        "",
+        "    .venv/bin/python benchmarks/workers.py",
+    ]
+    (HERE / "results" / "workers.md").write_text("\n".join(lines) + "\n")
+
+
+def learning_table(records):
+    lines = [
+        "Final policy, mean of 100 deterministic episodes; eight environments a worker (eight of A2C); the same budget",
+        "of environment steps, learning rate falling to 0. Seconds are of the fit, workers' start included.",
+        "",
+        "| environment | side | steps | seeds | mean | worst | staleness | seconds, median |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for env in LEARNING:
+        for side in SIDES:
+            mine = [r for r in records if r["env"] == env and r["side"] == side]
+            if mine:
+                returns = [r["return"] for r in mine]
+                steps = LEARNING[env]["total_steps"]
+                lines.append(
+                    f"| {env} | {side} | {steps:,} | {len(mine)} | {statistics.mean(returns):.1f} "
+                    f"| {min(returns):.1f} | {statistics.mean(r['staleness'] for r in mine):.2f} "
+                    f"| {statistics.median(r['seconds'][-1] for r in mine):.0f} |"
+                )
+    return lines
+
+
+def scaling_table(records):
+    lines = [
+        "Rollouts of 64 steps, one environment a worker (HalfCheetah-v5: PPO, 8 environments, 256 steps, with its",
+        "update; 0 workers is one process). Ratios to one worker, or to one process.",
+        "",
+        "| environment | method | workers | steps/s, median | ratio | of linear |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    keys = list(dict.fromkeys((r["env"], r["kind"], r["workers"]) for r in records))
+    for env, kind, workers in keys:
+        first = min(w for e, k, w in keys if (e, k) == (env, kind))
+        pairs = {}
+        for r in records:
+            if (r["env"], r["kind"]) == (env, kind):
+                pairs.setdefault(r["seed"], {})[r["workers"]] = r["steps_per_second"]
+        ratios = [p[workers] / p[first] for p in pairs.values() if workers in p and first in p]
+        speeds = [p[workers] for p in pairs.values() if workers in p]
+        ratio = statistics.median(ratios)
+        linear = f"{ratio / workers:.2f}" if first == 1 else "-"
+        lines.append(f"| {env} | {kind} | {workers} | {statistics.median(speeds):,.0f} | {ratio:.2f} | {linear} |")
+    return lines
+
+
+def round_table(records):
+    lines = [
+        "A rollout of 8 x 128 on CartPole-v1, weights out and rollout back, by two workers and in one process.",
+        "",
+        "| hidden layers | one process, ms | two workers, ms |",
+        "| --- | ---: | ---: |",
+    ]
+    for width in WIDTHS:
+        times = [
+            statistics.median([r["milliseconds"] for r in records if (r["width"], r["workers"]) == (width, workers)])
+            for workers in (0, 2)
+        ]
+        lines.append(f"| {width} x {width} | {times[0]:.1f} | {times[1]:.1f} |")
+    return lines
+
+
+def draw(records):
+    """Returns over steps and over seconds, A3C beside A2C."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    envs = [env for env in LEARNING if any(r["env"] == env for r in records)]
+    figure, axes = pyplot.subplots(len(envs), 2, figsize=(9, 3.2 * len(envs)), squeeze=False, sharey="row")
+    for row, env in zip(axes, envs, strict=True):
+        for axis, over in zip(row, ("steps", "seconds"), strict=True):
+            for side, color, style in zip(SIDES, ("black", "tab:blue", "tab:orange"), ("-", "--", ":"), strict=True):
+                for index, r in enumerate(r for r in records if r["env"] == env and r["side"] == side):
+                    label = side if index == 0 else None
+                    axis.plot(r[over], r["curve"], color=color, linestyle=style, alpha=0.7, linewidth=1, label=label)
+            axis.set(xlabel="environment steps" if over == "steps" else "seconds", title=env)
+        row[0].set_ylabel("training return")
+    axes[0, 0].legend()
+    figure.tight_layout()
+    figure.savefig(HERE / "results" / "workers.png", dpi=110)
+
+
+def key(record):
+    return tuple(str(record.get(n, "")).zfill(4) for n in ("case", "env", "kind", "side", "width", "workers", "seed"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", choices=("learning", "scaling", "round"), action="append")
+    parser.add_argument("--env", action="append", help="of `learning` and `scaling`: these alone")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--job", help="one run, as JSON; prints its result")
+    parser.add_argument("--report", action="store_true", help="write the tables anew, and run nothing")
+    arguments = parser.parse_args()
+    if arguments.job:
+        print(json.dumps(run(json.loads(arguments.job))))
+        return
+    records = Records(RESULTS, key)
+    wanted = [] if arguments.report else arguments.case or ("learning", "scaling", "round")
+    done = {key(r) for r in records.load()}
+    todo = [job for case in wanted for job in jobs(case, arguments.repeats) if key(job) not in done]
+    todo = [job for job in todo if not arguments.env or job.get("env") in arguments.env]
+
+    def apart(job):
+        records.add({**job, **run_apart(Path(__file__), [f"--job={json.dumps(job)}"]), **origin()})
+
+    run_all(apart, [(job,) for job in todo], processes=1)
+    report(records.load())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""A3C: at no staleness it is A2C; what is stale is counted, and dropped where that was asked for."""
+
+import gymnasium as gym
+import keras
+import numpy as np
+import pytest
+from test_constrained import OBSERVATIONS, rollout
+
+import kerasrl_pg as pg
+from kerasrl_pg.workers import engine
+
+pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def one_ray():
+    with engine.running(cpus=4):
+        yield
+
+
+def made(kind, optimizer=None, **settings):
+    networks = pg.Networks(hidden_units=(8,), normalize_observations=True)
+    agent = kind(**{"networks": networks, "seed": 3, "gamma": 0.9, **settings})
+    agent.compile(optimizer)
+    return agent
+
+
+def assert_close(one, other):
+    for mine, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+SPACES = {"discrete": gym.spaces.Discrete(3), "box": gym.spaces.Box(-1.0, 1.0, (2,), np.float32)}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_both_steps_are_a2cs(name):
+    agents = [made(kind, reward_scaling=True) for kind in (pg.A2C, pg.A3C)]
+    recorded = rollout(np.random.default_rng(0), SPACES[name], invalid=0.2)
+    logs = []
+    for agent in agents:
+        agent.bind(OBSERVATIONS, SPACES[name])
+        before = agent.get_weights()
+        logs.append(agent.train_on(recorded))
+    assert any((a != b).any() for a, b in zip(before, agent.get_weights(), strict=True))
+    assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+    assert_close(*agents)
+
+
+def test_it_is_saved_and_made_anew(tmp_path):
+    agent = made(pg.A3C, max_staleness=4)
+    agent.bind(OBSERVATIONS, SPACES["box"])
+    agent.save(tmp_path / "agent.keras")
+    loaded = keras.models.load_model(tmp_path / "agent.keras")
+    assert type(loaded) is pg.A3C
+    assert loaded.max_staleness == 4
+    assert_close(agent, loaded)
+    with pytest.raises(ValueError, match="`max_staleness` must be a whole number of at least 0, or None"):
+        agent.max_staleness = -1
+
+
+def test_one_worker_is_never_stale_and_learns_what_a2c_learns(one_ray):
+    a2c, a3c = (made(kind, horizon=8, reward_scaling=True, anneal_learning_rate=True) for kind in (pg.A2C, pg.A3C))
+    fit = {"env": "CartPole-v1", "total_steps": 480, "num_envs": 3, "epochs": 2, "verbose": 0}
+    logs, more = a2c.fit(**fit).history, a3c.fit(**fit, workers=1).history
+    assert_close(a2c, a3c)
+    assert more["staleness"] == [0, 0]
+    assert more["dropped"] == [0, 0]
+    for name in set(logs) - {"steps_per_second"}:
+        np.testing.assert_allclose(logs[name], more[name], rtol=1e-4, atol=1e-6)
+    assert a3c.programs.latest.experimental_get_tracing_count() == 1
+
+
+def test_what_is_stale_is_counted_and_may_be_dropped(one_ray):
+    agent = made(pg.A3C, horizon=8, max_staleness=0)
+    history = agent.fit("CartPole-v1", total_steps=960, num_envs=2, workers=2, epochs=2, verbose=0).history
+    assert history["staleness"][-1] == 0
+    assert history["dropped"][-1] > 0
+    # All that was played counts, and what was dropped moved nothing.
+    assert history["env_steps"][-1] == int(agent.env_steps) == 8 * (int(agent.iterations) + history["dropped"][-1])
+    assert history["env_steps"][-1] <= 960
+
+
+@pytest.mark.slow
+def test_nothing_is_dropped_where_nobody_asks(one_ray):
+    agent = made(pg.A3C, horizon=8)
+    history = agent.fit("CartPole-v1", total_steps=960, num_envs=2, workers=2, epochs=2, verbose=0).history
+    assert history["staleness"][-1] > 0
+    assert history["dropped"] == [0, 0]
