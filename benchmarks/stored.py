@@ -40,8 +40,8 @@ TRIED = {
     "cartpole": "Rate and passes were chosen by the returns of these seeds. What ended worse, sampled: a rate of 0.003 "
     "and 45 passes (76 and 260 on two seeds), 0.001 annealed over 20 (250 and 394), 14 annealed passes from a clone of "
     "who acted (184 to 394 on four).",
-    "pendulum": "Not found yet: begun as a clone it fell to -1300; with γ = 0.97 three seeds of three fell by 17 to 130, "
-    "with 0.9 one of two.",
+    "pendulum": "Not found yet: begun as a clone it fell to -1300; with γ = 0.97 three seeds of three fell, by 17 to "
+    "130, with 0.9 one of two.",
 }
 RECORDS = Records(RESULTS, lambda record: (list(SEEDS).index(record["case"]), record["seed"]))
 
