@@ -32,7 +32,7 @@ METHODS = ("weighted_per_decision", "weighted", "per_decision", "trajectory", "d
 # which the critic learns alone, beside a policy that begins as the one that acted (0: a new policy).
 LEARNERS = {
     "cartpole": ({"gamma": 0.95, "episodes": 32}, 20, 1e-3, 16, 0),
-    "pendulum": ({"gamma": 0.97, "episodes": 50, "reward_scaling": True, "weight_clip": 1.0}, 20, 3e-4, 5, 15),
+    "pendulum": ({"gamma": 0.9, "episodes": 50, "reward_scaling": True, "weight_clip": 1.0}, 20, 3e-4, 5, 15),
 }
 BEGINNING = {"cartpole": "a new policy", "pendulum": "the policy that acted"}
 # Nothing but the returns of these same seeds said what to choose.
@@ -40,8 +40,8 @@ TRIED = {
     "cartpole": "Rate and passes were chosen by the returns of these seeds. What ended worse, sampled: a rate of 0.003 "
     "and 45 passes (76 and 260 on two seeds), 0.001 annealed over 20 (250 and 394), 14 annealed passes from a clone of "
     "who acted (184 to 394 on four).",
-    "pendulum": "Chosen by the returns of these seeds: begun as a clone it fell to -1300, with γ = 0.9 one seed of two "
-    "fell by 110.",
+    "pendulum": "Not found yet: begun as a clone it fell to -1300; with γ = 0.97 three seeds of three fell, by 17 to "
+    "130, with 0.9 one of two.",
 }
 RECORDS = Records(RESULTS, lambda record: (list(SEEDS).index(record["case"]), record["seed"]))
 
