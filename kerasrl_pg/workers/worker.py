@@ -84,10 +84,12 @@ def plan_for(agent, env, vectors, num_envs, horizon, seed, budget):
     import gymnasium as gym
     import keras
 
+    config, compile_config = _plain(agent.get_config()), _plain(agent.get_compile_config())
+    told = repr((config, compile_config))
     own = {
         name: kind
         for name, kind in keras.saving.get_custom_objects().items()
-        if not getattr(kind, "__module__", "").startswith(("kerasrl_pg", "keras."))
+        if repr(name) in told and not getattr(kind, "__module__", "").startswith(("kerasrl_pg", "keras."))
     }
     specs = {}
     if isinstance(env, str):
@@ -95,8 +97,8 @@ def plan_for(agent, env, vectors, num_envs, horizon, seed, budget):
             specs = {env: gym.spec(env)}
     return Plan(
         type(agent),
-        _plain(agent.get_config()),
-        _plain(agent.get_compile_config()),
+        config,
+        compile_config,
         own,
         env,
         vectors,

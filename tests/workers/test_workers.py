@@ -15,7 +15,7 @@ import kerasrl_pg as pg
 from kerasrl_pg.workers import engine
 from kerasrl_pg.workers.players import Dated
 from kerasrl_pg.workers.settings import as_workers, shares
-from kerasrl_pg.workers.worker import check_versions
+from kerasrl_pg.workers.worker import check_versions, plan_for
 
 ray = pytest.importorskip("ray")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -175,6 +175,26 @@ def test_without_ray_the_extra_is_named(monkeypatch):
 def test_workers_settings_are_checked(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         pg.Workers(**{"count": 2, name: value})
+
+
+def test_of_the_users_own_classes_those_are_sent_that_the_agent_has():
+    @keras.saving.register_keras_serializable("tests")
+    class Mine(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    keras.saving.register_keras_serializable("tests", name="NotMine")(Mine)
+    observation = keras.Input((3,))
+    hidden = Mine()(observation)
+    model = keras.Model(
+        observation, {"policy": pg.heads.Categorical(2)(hidden), "value": pg.heads.NormalValue()(hidden)}
+    )
+    agent = pg.A2C(model, seed=0)
+    agent.compile()
+    agent.bind(gym.spaces.Box(-1.0, 1.0, (3,)), gym.spaces.Discrete(2))
+    plan = plan_for(agent, "CartPole-v1", False, 2, 5, 0, [1, 1])
+    assert plan.custom_objects == {"tests>NotMine": Mine}  # The later name of the two.
+    assert cloudpickle.loads(cloudpickle.dumps(plan)).specs["CartPole-v1"].id == "CartPole-v1"
 
 
 def test_shares_are_all_and_even():
