@@ -133,6 +133,7 @@ def test_seeds(run, tmp_path, capsys):
     assert (tmp_path / "4.keras").exists() and (tmp_path / "seeds.png").exists()
 
 
+@pytest.mark.slow
 def test_trust_region(run, capsys):
     run("trust_region", 5)
     rows = capsys.readouterr().out.splitlines()[1:]

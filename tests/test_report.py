@@ -25,6 +25,7 @@ def test_gradient_noise_is_unbiased():
     assert report.GradientNoise(-1.0, 12.0, 16).cosine(4) == 0.0
 
 
+@pytest.mark.slow
 def test_the_gradient_is_the_agents_own():
     """Of the policy's weights alone, as the update would get it; no weight moves."""
     agent = pg.A2C(networks=pg.Networks((4,)), horizon=8, seed=0)

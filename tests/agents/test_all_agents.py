@@ -193,7 +193,7 @@ def test_one_seed_gives_identical_weights_and_another_does_not(trained, walk):
 
 
 @one_of_each_family
-@pytest.mark.quick("ppo", "trpo")
+@pytest.mark.quick("ppo")
 def test_eager_graph_and_xla_agree(name, walk):
     xla = fitted(MAKERS[name], walk, 1, {"jit_compile": True})
     graph = fitted(MAKERS[name], walk, 1, {"jit_compile": False})

@@ -302,7 +302,7 @@ class Masked(Compiled):
 
 
 @pytest.mark.parametrize("name", ["ppo", "trpo"])
-@pytest.mark.quick("trpo")
+@pytest.mark.quick("ppo")
 def test_masked_and_recurrent_together(name):
     agent = AGENTS[name](networks=NETWORKS, seed=0)
     agent.compile(jit_compile=False)

@@ -171,6 +171,7 @@ def test_report(done, tmp_path, capsys):
         run_here("report", f"--from={tmp_path}", f"--out={tmp_path}/report.html")
 
 
+@pytest.mark.slow
 def test_films_of_a_run_and_of_its_making(tmp_path, capsys):
     from PIL import Image
 
@@ -314,6 +315,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, monkeypatch, c
     assert int(agent.env_steps) == 32 and "No checkpoint was written: No space left" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_seeds_are_trained_one_by_one_and_go_on(tmp_path, capsys):
     out = tmp_path / "two"
     run_here(*a2c(out, "--seeds=2", "--seed=3"))

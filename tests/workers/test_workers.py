@@ -135,6 +135,7 @@ class Broken(gym.Wrapper):
         return self.env.step(action)
 
 
+@pytest.mark.slow
 def test_when_nobody_is_left_the_last_reason_is_raised():
     agent, driver = made(pg.A2C, horizon=8), os.getpid()
     with (
