@@ -85,8 +85,7 @@ def test_steps_per_execution_changes_nothing(name):
     ("method", "head"),
     [
         pytest.param(pg.TRPO, pg.heads.Gaussian, marks=slow),
-        (pg.A2C, pg.heads.TanhGaussian),
-        pytest.param(pg.PPOPenalty, pg.heads.TanhGaussian, marks=slow),
+        (pg.PPOPenalty, pg.heads.TanhGaussian),
     ],
 )
 def test_continuous_actions_too(method, head):
