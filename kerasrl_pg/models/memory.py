@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrl_pg import ops
 from kerasrl_pg.checks import check_choice, check_number, check_whole
 from kerasrl_pg.models.anew import anew
 
@@ -136,6 +137,8 @@ class Recurrent(Memory):
         inputs = tf.concat([features, tf.cast(starts, features.dtype)[..., None]], -1)
         if features.shape[1] == 1 or _unrolled.get():  # A loop around one step would cost more than the step.
             outputs, states = _along(self._rnn.cell, inputs, states)
+        elif _step_of(self.cell) is not None and features.dtype == tf.float32:
+            outputs, states = _quickly_along(self.cell, features, starts, states)
         else:
             outputs, *states = self._rnn(inputs, initial_state=states)
         return outputs, _joined(states, tf.shape(features)[0])
@@ -175,6 +178,28 @@ def _along(cell, inputs, states):
         output, states = cell(step, states)
         outputs.append(output)
     return tf.stack(outputs, 1), states
+
+
+def _step_of(cell):
+    """The step of a Keras cell as it is by itself, which `ops.recur` runs; None of any other."""
+    steps = {keras.layers.LSTMCell: ops.lstm_step, keras.layers.GRUCell: ops.gru_step}
+    usual = type(cell) in steps and (cell.activation, cell.recurrent_activation) == (
+        keras.activations.tanh,
+        keras.activations.sigmoid,
+    )
+    return steps[type(cell)] if usual and getattr(cell, "reset_after", True) else None
+
+
+def _quickly_along(cell, features, starts, states):
+    """What `_along` gives, of a cell with a `_step_of`, from [S, L, F] and bool [S, L]."""
+    recurrent, bias = cell.recurrent_kernel.value, tf.zeros(cell.recurrent_kernel.shape[-1])
+    inputs = tf.tensordot(tf.transpose(features, [1, 0, 2]), cell.kernel.value, 1)
+    if cell.use_bias and isinstance(cell, keras.layers.GRUCell):
+        inputs, bias = inputs + cell.bias.value[0], cell.bias.value[1]
+    elif cell.use_bias:
+        inputs += cell.bias.value
+    after = ops.recur(_step_of(cell), inputs, recurrent, bias, tf.transpose(starts), tuple(states))
+    return tf.transpose(after[0], [1, 0, 2]), [x[-1] for x in after]
 
 
 def _joined(states, count):

@@ -20,6 +20,7 @@ from kerasrl_pg.ops.policy_gradient import (
     importance_ratio,
     score_function_objective,
 )
+from kerasrl_pg.ops.recurrence import gru_step, lstm_step, recur
 from kerasrl_pg.ops.returns import (
     count_trajectories,
     discounted_accumulator,
@@ -95,6 +96,7 @@ __all__ = [
     "flatten_time",
     "gae",
     "gradient_discount",
+    "gru_step",
     "importance_objective",
     "importance_ratio",
     "importance_weights",
@@ -103,6 +105,7 @@ __all__ = [
     "kl_k3",
     "kl_penalized_objective",
     "linear_softmax_score",
+    "lstm_step",
     "magnitudes",
     "masked_mean",
     "masked_moments",
@@ -113,6 +116,7 @@ __all__ = [
     "normalize",
     "parameter_step_size",
     "random",
+    "recur",
     "rewards_to_go",
     "scale_rewards",
     "score_function_objective",

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from kerasrl_pg.ops.recurrence import gradients_forgotten
+
 
 class Programs:
     """Functions compiled as `compile` of the agent said, by what they are for; each made once.
@@ -46,7 +48,17 @@ class Programs:
         if key not in self.made:
             function, names = make()
             if not run_eagerly:
-                function = tf.function(function, autograph=False, jit_compile=jit_compile)
+                function = tf.function(_forgetful(function), autograph=False, jit_compile=jit_compile)
             self.made[key] = function, names
             self.latest = function
         return self.made[key]
+
+
+def _forgetful(function):
+    """A function that, when it is traced, leaves no gradients behind."""
+
+    def traced(*arguments):
+        with gradients_forgotten():
+            return function(*arguments)
+
+    return traced

@@ -286,11 +286,13 @@ def test_a_setting_changed_between_fits_takes_effect(walk):
     assert len({id(each) for each in (program, second, third)}) == 3
 
 
-def test_a_dropped_agent_leaves_no_graph(walk):
+@pytest.mark.parametrize("memory", [None, "gru"])
+def test_a_dropped_agent_leaves_no_graph(walk, memory):
     """10 MB each time, in a search over settings."""
 
     def graphs():
-        agent = pg.PPO(horizon=8, minibatch_size=16, update_epochs=2, networks=pg.Networks((4,)), seed=0)
+        networks = pg.Networks((4,), memory=memory and pg.models.GRU(3))
+        agent = pg.PPO(horizon=8, minibatch_size=16, update_epochs=2, networks=networks, seed=0)
         agent.compile(jit_compile=False)
         agent.fit(walk, epochs=1, steps_per_epoch=1, num_envs=4, verbose=0)
         del agent

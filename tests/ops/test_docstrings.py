@@ -18,6 +18,7 @@ MODULES = [
         "ops.parameterisations",
         "ops.policy_gradient",
         "ops.random",
+        "ops.recurrence",
         "ops.returns",
         "ops.search",
         "ops.shapes",
