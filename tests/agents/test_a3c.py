@@ -1,5 +1,7 @@
 """A3C: at no staleness it is A2C; what is stale is counted, and dropped where that was asked for."""
 
+import contextlib
+
 import gymnasium as gym
 import keras
 import numpy as np
@@ -14,7 +16,11 @@ pytest.importorskip("ray")
 
 @pytest.fixture(scope="module")
 def one_ray():
-    with engine.running(cpus=4):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(engine.running(cpus=4))
+        except (ConnectionError, TimeoutError) as error:
+            pytest.skip(f"Ray does not start on this machine: {error}")
         yield
 
 
