@@ -1,5 +1,6 @@
 """Tiny environments whose solutions are known, shared by all tests."""
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -14,6 +15,7 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
 
 import kerasrl_pg
+from kerasrl_pg.workers import engine
 
 try:
     trim = ctypes.CDLL("libc.so.6").malloc_trim
@@ -160,3 +162,15 @@ def forever():
 def walk():
     """Maker of the random walk, at most 20 steps."""
     return lambda: gym.wrappers.TimeLimit(Walk(), 20)
+
+
+@pytest.fixture(scope="module")
+def one_ray():
+    """One Ray for all tests of a module; each begins and ends its own workers."""
+    pytest.importorskip("ray")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(engine.running(cpus=4))
+        except RuntimeError as error:
+            pytest.skip(f"{error}")
+        yield

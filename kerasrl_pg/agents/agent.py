@@ -91,7 +91,6 @@ class Agent(Trainer):
     """
 
     needs_critic = True
-    asynchronous = False  # Whether workers send gradients rather than rollouts.
     alternates = False  # Whether the method descends policy and critic by turns, so that each needs its own optimizer.
     episodes_per_env = None  # Whole episodes of each environment in a rollout, for methods that need them.
     normalize_advantages = False  # True or "batch": `credit` standardises them over the rollout.

@@ -8,6 +8,7 @@ from gymnasium.vector import VectorEnv
 
 from kerasrl_pg.envs.compiled import CompiledEnv, check_contract
 from kerasrl_pg.envs.vector import close, make_vector_env
+from kerasrl_pg.training import fitting
 from kerasrl_pg.training.asynchronous import AsynchronousTraining
 from kerasrl_pg.training.fitting import World
 from kerasrl_pg.training.host import HostTraining
@@ -101,8 +102,17 @@ def refuse_workers(workers, reason):
 class Distributing:
     """`fit` with workers, as an agent's base."""
 
+    asynchronous = False  # Whether workers send gradients rather than rollouts.
+
     def usual_workers(self):
         """How many workers there are where nobody says it; None for none."""
+
+    def _world(self, env, num_envs, workers):
+        """The `World` of a fit, with workers or without."""
+        workers = self.usual_workers() if workers is None else workers
+        if workers is None:
+            return fitting.opened(env, num_envs, self.usual_envs)
+        return opened(env, num_envs, workers, self.usual_envs, self.asynchronous)
 
     @property
     def worker_events(self):

@@ -169,8 +169,8 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
             resume: Go on with the fit that the agent was in when it was saved: what that had spent of the budget
                 counts, down to the iteration. Give the same budget.
             workers: None, or how many processes of Ray's play, each its share of the `num_envs`; a whole number, or
-                `Workers`. What is learned is, bit for bit, what one process learns, where what acts gives the same for
-                fewer rows. (`A3C` always has some.)
+                `Workers`. With rollouts of so many steps from environments in Python, that learns what one process
+                learns, bit for bit; whole episodes and compiled environments are others. (`A3C` always has some.)
 
         Returns:
             Keras's `History`, with the logs of each epoch: `loss`, `policy_loss`, `critic_loss`, `entropy` (nats),
@@ -218,10 +218,7 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
 
     def _opened(self, env, num_envs, workers):
         refuse_stored(env, self)
-        workers = self.usual_workers() if workers is None else workers
-        if workers is None:
-            return fitting.opened(env, num_envs, self.usual_envs)
-        return distributed.opened(env, num_envs, workers, self.usual_envs, self.asynchronous)
+        return self._world(env, num_envs, workers)
 
     def _begin(self, world, total_steps, epochs, steps_per_epoch):
         """Gets the agent ready for a world; the fit's `Budget`."""

@@ -29,6 +29,10 @@ def running(cpus):
     Args:
         cpus: Ray's CPUs that will be asked for. One that is begun here, on this machine alone, has at least so many,
             whether or not there are as many cores: what workers wait for is seldom the core.
+
+    Raises:
+        ImportError: If Ray is not installed.
+        RuntimeError: If it does not start, or there is none where RAY_ADDRESS says.
     """
     ray = import_ray()
     if ray.is_initialized():
@@ -36,7 +40,12 @@ def running(cpus):
         return
     kind = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(os.cpu_count() or 1, int(-(-cpus // 1)))}
     mine = signal.getsignal(signal.SIGTERM)
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", configure_logging=False, **kind)
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", configure_logging=False, **kind)
+    except Exception as error:  # Ray raises all kinds, plain `Exception` among them.
+        ray.shutdown()
+        where = f"be found at RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if not kind else "start on this machine"
+        raise RuntimeError(f"Ray must {where}. Received: {type(error).__name__}: {error}") from error
     if callable(mine):  # Ray puts its own in its place, and a command would no longer save what it has.
         signal.signal(signal.SIGTERM, mine)
     try:

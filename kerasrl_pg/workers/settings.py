@@ -18,7 +18,7 @@ class Workers:
     Args:
         count: K, processes that play, at least 1.
         timeout: Seconds that a worker may take for one rollout, above 0, before it is taken to hang and is replaced.
-            60: ours, far above any usual rollout.
+            60: ours, far above any usual rollout. Its first, for which it compiles, may take `start_timeout`, too.
         restarts: How many times each worker may be replaced, at least 0, where it died, hung, or its environment
             raised; then the others go on without it. 3: ours, for what is transient.
         threads: TensorFlow's threads of each, at least 1. 1: more than one a core make all slower.

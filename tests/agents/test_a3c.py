@@ -1,7 +1,5 @@
 """A3C: at no staleness it is A2C; what is stale is counted, and dropped where that was asked for."""
 
-import contextlib
-
 import gymnasium as gym
 import keras
 import numpy as np
@@ -9,19 +7,6 @@ import pytest
 from test_constrained import OBSERVATIONS, rollout
 
 import kerasrl_pg as pg
-from kerasrl_pg.workers import engine
-
-pytest.importorskip("ray")
-
-
-@pytest.fixture(scope="module")
-def one_ray():
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(engine.running(cpus=4))
-        except (ConnectionError, TimeoutError) as error:
-            pytest.skip(f"Ray does not start on this machine: {error}")
-        yield
 
 
 def made(kind, optimizer=None, **settings):

@@ -1,6 +1,5 @@
 """What workers collect together is what one process collects; and what befalls them costs no more than a rollout."""
 
-import contextlib
 import os
 import signal
 import sys
@@ -13,24 +12,12 @@ import numpy as np
 import pytest
 
 import kerasrl_pg as pg
-from kerasrl_pg.workers import engine
 from kerasrl_pg.workers.players import Dated
 from kerasrl_pg.workers.settings import as_workers, shares
 from kerasrl_pg.workers.worker import check_versions, plan_for
 
-ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.usefixtures("one_ray")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_ray():
-    """One Ray for all tests here; each begins and ends its own workers."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(engine.running(cpus=4))
-        except (ConnectionError, TimeoutError) as error:
-            pytest.skip(f"Ray does not start on this machine: {error}")
-        yield
 
 
 def made(kind, **settings):
