@@ -44,6 +44,8 @@ class A2C(Agent):
     2
     """
 
+    loss_is_mean = True
+
     horizon = Setting(check_whole)
     value_coef = Setting(check_number, 0.0, schedule=True)
     entropy_coef = Setting(check_number, 0.0, schedule=True)

@@ -44,6 +44,7 @@ class A3C(A2C):
 
     max_staleness = Setting(check_whole, at_least=0, optional=True, traced=False)
     asynchronous = True
+    loss_is_mean = False  # Of a worker's rows, which devices do not share.
 
     def __init__(self, policy=None, critic=None, *, max_staleness=None, **kwargs):
         super().__init__(policy, critic, **kwargs)

@@ -15,7 +15,7 @@ from kerasrl_pg.models.normalization import RewardScaling
 from kerasrl_pg.rollouts.records import Samples, rows_of
 from kerasrl_pg.schedules import Clock
 from kerasrl_pg.settings import Setting
-from kerasrl_pg.training import optimizers
+from kerasrl_pg.training import mirrored, optimizers
 from kerasrl_pg.training.iteration import Counters
 from kerasrl_pg.training.rooms import Rooms
 from kerasrl_pg.training.trainer import Trainer
@@ -81,8 +81,8 @@ class Agent(Trainer):
             and `step` (of a compiled environment, `action_masks(state)`), or the name of a leaf of its observations;
             None for the leaf `action_mask`, if it is one, and else for "info" once an environment gives it there.
             Masked actions have probability 0, in acting, learning, evaluation and export.
-        sequence_length: L, where networks remember: consecutive steps of which minibatches are made, and through which
-            gradients flow back; a divisor of the steps of a rollout and of `minibatch_size`. None for the largest.
+        sequence_length: L, where networks remember: consecutive steps that minibatches are made of and gradients flow
+            back through; a divisor of a rollout's steps and of `minibatch_size`. None for the largest.
         name: Keras's.
 
     Raises:
@@ -94,6 +94,7 @@ class Agent(Trainer):
     alternates = False  # Whether the method descends policy and critic by turns, so that each needs its own optimizer.
     episodes_per_env = None  # Whole episodes of each environment in a rollout, for methods that need them.
     normalize_advantages = False  # True or "batch": `credit` standardises them over the rollout.
+    loss_is_mean = False  # Whether `loss` is a mean over valid rows, so that devices may share them.
     known = ("policy", "critic", "networks", "reward_scaling", "name")  # Arguments that are no settings.
 
     gamma = Setting(check_number, 0.0, 1.0)
@@ -126,6 +127,7 @@ class Agent(Trainer):
         super().__init__(name=name)
         vars(self).pop("loss", None)  # Keras's own, which is none, and would hide the method's.
         check_known(Agent, type(self), unknown)
+        mirrored.check_strategy(self)
         check_flag("reward_scaling", reward_scaling)
         check_networks(policy, critic, networks)
         self.gamma = gamma
@@ -143,20 +145,10 @@ class Agent(Trainer):
         self.critic_optimizer = None
         self._unannealed_learning_rates = None
         self._rooms = Rooms()
-        self._add_counters()
-        vars(self)["_librarys_own"] = {*vars(self)}
-
-    def _add_counters(self):
-        # Random state and counters are weights, so that every checkpoint holds them.
-        self.random_state = self._counter("random_state", (2,), "int32")
-        self.random_state.assign([self.seed, 0])
-        self.iterations, self.env_steps = self._counter("iterations"), self._counter("env_steps")
-        self.progress = self._counter("progress", (2,))
+        self._rooms.counters = counters = Counters.weights(self.add_weight, self.seed)
+        self.random_state, self.iterations, self.env_steps, self.progress = counters
         self._rooms.clock = Clock(self.iterations, self.progress)
-        self._rooms.counters = Counters(self.random_state, self.iterations, self.env_steps, self.progress)
-
-    def _counter(self, name, shape=(), dtype="int64"):
-        return self.add_weight(name=name, shape=shape, dtype=dtype, trainable=False, initializer="zeros")
+        vars(self)["_librarys_own"] = {*vars(self)}
 
     def __setattr__(self, name, value):
         if name in ("policy", "critic") and vars(self).get("_constructed") and getattr(self, name) is not value:
@@ -185,11 +177,8 @@ class Agent(Trainer):
         return horizon * num_envs
 
     def default_optimizer(self):
-        """What `compile()` takes where none is given: Adam with PPO's customary constants.
-
-        3e-4 (Schulman et al. 2017, table 3), ε 1e-5 and joint gradient norm 0.5 (OpenAI Baselines; Engstrom et al.
-        2020, A.1).
-        """
+        """What `compile()` takes where none is given: Adam with PPO's customary constants, 3e-4 (Schulman et al. 2017,
+        table 3), ε 1e-5 and joint gradient norm 0.5 (OpenAI Baselines; Engstrom et al. 2020, A.1)."""
         return keras.optimizers.Adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
 
     def moves(self):
@@ -233,6 +222,13 @@ class Agent(Trainer):
         if self.normalize_advantages in (True, "batch"):
             advantages = ops.standardize(advantages, rollout.valid, returns=returns)
         return advantages, returns, values
+
+    def standardized(self, samples):
+        """`Samples` of one step, their advantages standardised over them where the settings say "minibatch"."""
+        if self.normalize_advantages != "minibatch":
+            return samples
+        advantages = ops.standardize(samples.advantages, samples.valid, returns=samples.returns)
+        return samples._replace(advantages=advantages)
 
     def estimate(self, rollout):
         """`(advantages, returns, values)`, all [T, N], by the agent's estimator and critic."""
@@ -312,9 +308,12 @@ class Agent(Trainer):
         Returns:
             The logs, with `loss`.
         """
+        samples, moves = self.standardized(samples), self._moves(part)
+        if mirrored.is_mirrored(self._rooms.strategy):
+            return mirrored.descend(self._rooms.strategy, loss, samples, moves)
         with tf.GradientTape() as tape:
             value, logs = loss(samples)
-        optimizers.descend(tape, value, self._moves(part))
+        optimizers.descend(tape, value, moves)
         return {"loss": value, **logs}
 
     def _moves(self, part):
@@ -358,7 +357,7 @@ class Agent(Trainer):
         carry = [] if self.reward_scaling is None else [self.reward_carry(rollout.rewards.shape[1])]
         # Reward scaling learns from what it scales.
         kept = [(v, tf.identity(v)) for v in [*(v.value for v in self.variables), *carry]]
-        samples = self.samples(rollout)
+        samples = self.standardized(self.samples(rollout))
         found, logs = {}, {}
         for part, move in self.moves().items():
             with tf.GradientTape() as tape:

@@ -84,9 +84,10 @@ class HillClimbing(Search):
         self.least_noise = least_noise
         self.most_noise = most_noise
         self.reevaluate = reevaluate
-        self.noise_scale = self._counter("noise_scale", (), "float32")
+        self.noise_scale = self.add_weight((), "zeros", "float32", trainable=False, name="noise_scale")
         self.noise_scale.assign(noise)
-        self.present = self._counter("present", (2,), "float32")  # J(θ), and the populations that it is the mean of.
+        # J(θ), and the populations that it is the mean of.
+        self.present = self.add_weight((2,), "zeros", "float32", trainable=False, name="present")
 
     def check_settings(self):
         super().check_settings()

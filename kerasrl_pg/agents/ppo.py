@@ -69,6 +69,8 @@ class PPO(Agent):
     64
     """
 
+    loss_is_mean = True
+
     horizon = Setting(check_whole)
     clip_ratio = Setting(check_number, 0.0, exclusive=True, schedule=True)
     update_epochs = Setting(check_whole)
@@ -122,13 +124,11 @@ class PPO(Agent):
 
     def loss(self, samples):
         """The class's step 3 on the `Samples` of a minibatch."""
-        clip_ratio, advantages = self.scheduled(self.clip_ratio), samples.advantages
-        if self.normalize_advantages == "minibatch":
-            advantages = ops.standardize(advantages, samples.valid, returns=samples.returns)
+        clip_ratio = self.scheduled(self.clip_ratio)
         distribution, value_distribution = self.forward(samples.inputs)
         log_probs = distribution.log_prob(samples.actions)
         ratio = ops.importance_ratio(log_probs, samples.old_log_probs)
-        policy_loss = -ops.masked_mean(ops.clipped_objective(ratio, advantages, clip_ratio), samples.valid)
+        policy_loss = -ops.masked_mean(ops.clipped_objective(ratio, samples.advantages, clip_ratio), samples.valid)
         critic_loss = ops.masked_mean(self.critic_loss(value_distribution, samples), samples.valid)
         entropy = ops.masked_mean(distribution.entropy(), samples.valid)
         loss = self.joint_loss(policy_loss, critic_loss, entropy)

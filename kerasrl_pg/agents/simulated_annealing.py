@@ -60,7 +60,8 @@ class SimulatedAnnealing(Search):
         self.temperature = schedules.linear(10.0) if temperature is None else temperature
         self.noise = noise
         self.reevaluate = reevaluate
-        self.present = self._counter("present", (2,), "float32")  # J(θ), and the populations that it is the mean of.
+        # J(θ), and the populations that it is the mean of.
+        self.present = self.add_weight((2,), "zeros", "float32", trainable=False, name="present")
 
     def check_settings(self):
         super().check_settings()

@@ -178,7 +178,7 @@ class Saved(Configured):
         facts = {
             "agent": type(self).__name__,
             "settings": {name: value for name, value in self.settings_values().items() if value is not None},
-            "environment_steps": int(self.env_steps),
+            "environment_steps": int(self.env_steps.numpy()),
             "seeds": [self.seed],
             "evaluation": evaluation,
             "command": command,

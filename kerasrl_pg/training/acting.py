@@ -14,7 +14,7 @@ from kerasrl_pg.rollouts.evaluate import check_policy, evaluate_policy, opened_t
 from kerasrl_pg.rollouts.records import Inputs
 from kerasrl_pg.saving.saved import Saved
 from kerasrl_pg.serving.card import digest
-from kerasrl_pg.training import refusals
+from kerasrl_pg.training import mirrored, refusals
 from kerasrl_pg.training.players import Players
 
 
@@ -44,10 +44,12 @@ class Acting(Players, refusals.Refusals, Saved):
             check_same_space(argument, self.actor_critic.observation_space, observation_space)
             check_same_space(argument, self.actor_critic.action_space, action_space, bounds=True)
             return
+        mirrored.check_outside(self._rooms.strategy, "bind")
         policy, critic = given = self.policy, self.critic
         spec = ObservationSpec(observation_space)
         if policy is None:
-            policy, critic = self._networks.build(observation_space, action_space, self.seed)
+            with mirrored.scope(self._rooms.strategy):
+                policy, critic = self._networks.build(observation_space, action_space, self.seed)
         self._rooms.actor_critic = networks = adopt(
             policy, critic, spec, action_space, self.needs_critic, self.action_masks
         )

@@ -127,7 +127,7 @@ class Distributing:
         seed = self.next_environment_seed() if seed is None else int(seed)
         plan = plan_for(self, env.env, env.vectors, world.num_envs, horizon, seed, budget.annealing())
         self._rooms.worker_events = env.crew.events
-        hellos = env.crew.begin(plan, lambda: int(self.env_steps))
+        hellos = env.crew.begin(plan, lambda: int(self.env_steps.numpy()))
         self._note_masks(any(hello.masked for hello in hellos))
         iteration = self._iteration(world.num_envs)
         if self.asynchronous:

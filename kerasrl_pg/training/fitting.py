@@ -143,7 +143,7 @@ class Fit:
         first = self.progress is None
         if first:  # Not earlier: another callback may restore a checkpoint when training begins.
             self.progress = self._counters.progress.numpy().tolist()
-            self._training.begin(int(self._counters.iterations))
+            self._training.begin(int(self._counters.iterations.numpy()))
         count = self.budget.iterations(self.progress)
         if count:
             try:
@@ -153,12 +153,13 @@ class Fit:
                 if not self._ends_at_nan:
                     raise
                 warnings.warn(str(error), stacklevel=2)
-                return {"loss": float("nan"), **self._training.episodes(), "env_steps": int(self._counters.env_steps)}
+                steps = int(self._counters.env_steps.numpy())
+                return {"loss": float("nan"), **self._training.episodes(), "env_steps": steps}
             self._add(sums, progress)
         self.budget.spend(self.progress)
         logs = {name: total / self._count for name, total in self._sums.items()}
         logs.update(self._training.episodes())
-        logs["env_steps"] = env_steps if count else int(self._counters.env_steps)
+        logs["env_steps"] = env_steps if count else int(self._counters.env_steps.numpy())
         logs["steps_per_second"] = self._epoch_steps / (time.perf_counter() - self._started)
         return logs
 

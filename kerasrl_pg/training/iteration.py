@@ -24,6 +24,17 @@ class Counters(NamedTuple):
     env_steps: Any
     progress: Any
 
+    @classmethod
+    def weights(cls, add_weight, seed):
+        """Those of a new agent, made by its `add_weight`, so that every checkpoint holds them."""
+
+        def zeros(name, shape=(), dtype="int64"):
+            return add_weight(name=name, shape=shape, dtype=dtype, trainable=False, initializer="zeros")
+
+        random_state = zeros("random_state", (2,), "int32")
+        random_state.assign([seed, 0])
+        return cls(random_state, zeros("iterations"), zeros("env_steps"), zeros("progress", (2,)))
+
     def add(self, steps):
         """Counts an iteration of so many environment steps, int64."""
         self.iterations.assign_add(1)
@@ -158,7 +169,7 @@ class Iteration(NamedTuple):
         what = f"`{names[bad - 1]}`" if bad <= len(names) else self.called(floats[bad - 1 - len(names)])
         return NotFinite(
             f"{what} must be finite after an update. Received: NaN or infinity in iteration "
-            f"{int(self.counters.iterations) + 1}, whose largest |reward| is {float(largest):g}. The update was "
+            f"{self.counters.iterations.numpy() + 1}, whose largest |reward| is {float(largest):g}. The update was "
             "undone: the agent keeps the weights of its last finished update. Lower the learning rate, clip gradients "
             "(global_clipnorm), or scale rewards and observations."
         )

@@ -1,5 +1,7 @@
 """Where Keras's training loop meets a fit."""
 
+import tensorflow as tf
+
 
 class KerasLoop:
     """What Keras's `fit` asks of an agent, answered by the present `Fit`."""
@@ -7,6 +9,11 @@ class KerasLoop:
     def make_train_function(self, force=False):
         """Keras's hook: the Python function that runs one execution."""
         self.train_function = lambda _: self._rooms.fit.iterate()
+
+    @property
+    def distribute_strategy(self):
+        """Keras's hook: how its loop is to distribute data, of which it has none; see `training.mirrored`."""
+        return tf.distribute.get_strategy()
 
     def reset_metrics(self):
         """Starts new epoch means; Keras calls it at each epoch's begin."""

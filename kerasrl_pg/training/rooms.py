@@ -1,5 +1,7 @@
 """What an agent holds but Keras must not track."""
 
+import tensorflow as tf
+
 from kerasrl_pg.saving.checkpoint import Episodes
 from kerasrl_pg.training.programs import Programs
 
@@ -18,6 +20,7 @@ class Rooms:
         fit: The present `Fit`, or None.
         stop_training: What callbacks set.
         worker_events: What befell the workers of the last fit.
+        strategy: The `tf.distribute` strategy that the agent was made under.
     """
 
     def __init__(self):
@@ -27,3 +30,4 @@ class Rooms:
         self.episodes = Episodes()
         self.stop_training = False
         self.worker_events = []
+        self.strategy = tf.distribute.get_strategy()

@@ -13,7 +13,7 @@ from kerasrl_pg.rollouts.actor import has_convolutions
 from kerasrl_pg.rollouts.collect import Collector
 from kerasrl_pg.rollouts.evaluate import RESULTS
 from kerasrl_pg.settings import settings
-from kerasrl_pg.training import distributed, fitting
+from kerasrl_pg.training import distributed, fitting, mirrored
 from kerasrl_pg.training.acting import Acting
 from kerasrl_pg.training.compiled import CompiledTraining
 from kerasrl_pg.training.host import HostTraining, Noise
@@ -42,9 +42,9 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
                 jointly (a `global_clipnorm` then clips their joint gradient). Where the method moves them by turns, as
                 REINFORCE does, None is a second `optimizer` of the same settings, whose steps, bias corrections and
                 schedule count the critic's updates alone.
-            jit_compile: Whether to compile `train_step` with XLA. "auto": yes, but not for convolutions on CPU, where
-                XLA was measured twice as slow, nor for recurrent policies of NPG and TRPO, whose sequences would be
-                written out step by step, which takes minutes to compile.
+            jit_compile: Whether to compile `train_step` with XLA. "auto": yes, but not under a MirroredStrategy, for
+                convolutions on CPU, where XLA was measured twice as slow, nor for recurrent policies of NPG and TRPO,
+                whose sequences would be written out step by step, which takes minutes to compile.
             run_eagerly: Run everything in Python, for debugging.
             steps_per_execution: Iterations between two looks at the callbacks, at least 1; what is learned does not
                 depend on it. On a compiled environment they are one call of one program, which pays where iterations
@@ -54,8 +54,9 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
             ValueError: If the settings contradict each other.
         """
         check_whole("steps_per_execution", steps_per_execution)
-        optimizer = self.default_optimizer() if optimizer is None else keras.optimizers.get(optimizer)
-        critic_optimizer = None if critic_optimizer is None else keras.optimizers.get(critic_optimizer)
+        with mirrored.scope(self._rooms.strategy):
+            optimizer = self.default_optimizer() if optimizer is None else keras.optimizers.get(optimizer)
+            critic_optimizer = None if critic_optimizer is None else keras.optimizers.get(critic_optimizer)
         if critic_optimizer is not None and not self.needs_critic:
             raise ValueError(
                 f"`critic_optimizer` must be left out, since {self!r} has no critic. Received: {critic_optimizer!r}."
@@ -65,6 +66,7 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
             check_optimizer(each, self.optimizers)
         if run_eagerly and jit_compile is True:
             raise ValueError("`jit_compile` must not be True with `run_eagerly=True`. Received: both. Choose one.")
+        mirrored.check_under_strategy(self._rooms.strategy, jit_compile, filter(None, (optimizer, critic_optimizer)))
         # Keras's own loop counts executions, and knows nothing of what is in them.
         super().compile(optimizer=optimizer, jit_compile=False, run_eagerly=run_eagerly)
         vars(self).pop("loss", None)  # Keras's own, which is none, and would hide the method's.
@@ -75,7 +77,7 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
         self.critic_optimizer = critic_optimizer
         self._iterations_per_execution = steps_per_execution
         self._jit_setting = jit_compile
-        self._compiled_learning_rates = [float(o.learning_rate) for o in self.optimizers]
+        self._compiled_learning_rates = [float(o.learning_rate.numpy()) for o in self.optimizers]
         self._build_optimizers()
 
     @property
@@ -92,14 +94,15 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
                 "`critic_optimizer` must be left out where policy and critic share layers, which both would move. "
                 f"Received: critic_optimizer={self.critic_optimizer!r}. Compile with one optimizer."
             )
-        for optimizer, variables in self.moves().values():
-            optimizer.build(variables)
+        with mirrored.scope(self._rooms.strategy):
+            for optimizer, variables in self.moves().values():
+                optimizer.build(variables)
 
     @property
     def compiled_with_xla(self):
         """Whether programs are compiled with XLA, as `jit_compile` says."""
-        if self._jit_setting != "auto":
-            return bool(self._jit_setting)
+        if self._jit_setting != "auto" or mirrored.is_mirrored(self._rooms.strategy):
+            return self._jit_setting not in ("auto", False)
         if self.differentiates_twice and any(isinstance(m, Recurrent) for m in self.actor_critic.memories):
             return False
         on_cpu = not tf.config.list_physical_devices("GPU")
@@ -148,26 +151,22 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
                 an equal compiled environment goes on with the episodes of the first.
             total_steps: Budget of environment steps, never exceeded: training ends when another rollout could exceed
                 it.
-            epochs: Number of epochs. With `total_steps` each epoch is an equal share of it (10 if left out: ours, for
-                ten lines of progress); without, it goes with `steps_per_epoch`.
+            epochs: Number of epochs, equal shares of `total_steps` (10 if left out: ours, for ten lines of progress);
+                without that, it goes with `steps_per_epoch`.
             steps_per_epoch: Iterations (rollout and update) in an epoch.
             num_envs: N, environments stepped side by side; the vector's own number, else 1, or as many as a
                 population has members.
-            callbacks: One Keras callback, or a list. Weights that one sets while the fit runs, such as the best of
-                `EarlyStopping`, are those of networks and statistics: the agent's counters and random state go on, and
-                tell what was spent. (Keras does not set back the optimizer with them.)
-            validation_env: As `env`; evaluated after every `validation_freq` epochs, logged as `val_return` and so on.
-                Other epochs have no such logs, as in Keras; a `CSVLogger` has columns for them, "NA" there.
+            callbacks: One Keras callback, or a list. Weights that one sets while the fit runs, as `EarlyStopping` does,
+                are those of networks and statistics: counters and random state go on, and so does the optimizer.
+            validation_env: As `env`; evaluated after every `validation_freq` epochs, logged as `val_return` and so on
+                (other epochs have none, as in Keras; a `CSVLogger` writes "NA").
             validation_freq: Epochs between evaluations, or a list of epochs, the first being 1.
-            validation_episodes: Episodes of an evaluation. 10: ours, cheap beside an epoch.
-            validation_max_steps: The `max_steps` of an evaluation.
+            validation_episodes, validation_max_steps: Of an evaluation. 10 episodes: ours, cheap beside an epoch.
             verbose: 0 silent, 1 progress bar, 2 one line an epoch.
-            initial_epoch: Epoch to start from, below `epochs`: those before count as spent. A search that gives its
-                trials different `epochs`, as KerasTuner's Hyperband, needs `steps_per_epoch` in place of
-                `total_steps`, which would be all spent in each trial's own epochs.
+            initial_epoch: Epoch to start from, below `epochs`: those before count as spent. With KerasTuner's
+                Hyperband, whose trials differ in `epochs`, give `steps_per_epoch` in place of `total_steps`.
             seed: Of the environments; None derives it from the agent's random state.
-            resume: Go on with the fit that the agent was in when it was saved: what that had spent of the budget
-                counts, down to the iteration. Give the same budget.
+            resume: Go on with the fit that the agent was in when it was saved; give the same budget.
             workers: None, or how many processes of Ray's play, each its share of the `num_envs`; a whole number, or
                 `Workers`. With rollouts of so many steps from environments in Python, that learns what one process
                 learns, bit for bit; whole episodes and compiled environments are others. (`A3C` always has some.)
@@ -193,6 +192,7 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
         [32.0, 64.0]
         """
         self._assert_compile_called("fit")
+        mirrored.check_outside(self._rooms.strategy, "fit")
         callbacks, verbose = as_list(callbacks), 1 if verbose == "auto" else verbose
         fitting.check_arguments(callbacks, total_steps, epochs, initial_epoch, resume)
         with self._opened(env, num_envs, workers) as world:

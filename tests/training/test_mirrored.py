@@ -1,0 +1,99 @@
+"""Two devices under MirroredStrategy end in the weights of one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+import kerasrl_pg as pg
+from kerasrl_pg.training import mirrored
+
+SCRIPT = Path(__file__).parent / "two_devices.py"
+QUICK = ["a2c-decreasing", "ppo-memory", "clipped", "invalid_rows", "refused"]
+MORE = ["a2c", "a2c-memory", "ppo", "ppo-batch", "ppo-stops", "ppo-normalized", "ppo-regularized"]
+
+
+def run(folder, names):
+    command = [sys.executable, str(SCRIPT), str(folder), *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("mirrored"), QUICK)
+
+
+def assert_same(fitted):
+    """Rounding apart, while the fit has moved the weights much further."""
+    assert fitted["difference"] < 1e-6
+    assert fitted["moved"] > 1e-3
+    assert fitted["traces"] == 1
+
+
+@pytest.mark.parametrize("case", QUICK[:2])
+def test_two_devices_end_in_the_weights_of_one(results, case):
+    assert_same(results[case])
+
+
+def test_the_whole_gradient_is_clipped_not_each_devices(results):
+    assert results["clipped"] < 1e-6
+
+
+def test_devices_with_few_valid_rows_count_for_less(results):
+    assert results["invalid_rows"]["difference"] < 1e-6
+    assert results["invalid_rows"]["logs"] < 1e-5
+
+
+SENTENCES = {
+    "TRPO": "Received: TRPO",
+    "REINFORCE": "Received: REINFORCE",
+    "A3C": "Received: A3C",
+    "HillClimbing": "Received: HillClimbing",
+    "XLA": "`jit_compile` must be 'auto' or False under MirroredStrategy",
+    "inside": "`fit` must be called outside of",
+    "outside": "`optimizer` must be made in the scope",
+    "odd": "a multiple of 2 rows",
+}
+
+
+@pytest.mark.parametrize("what", SENTENCES)
+def test_what_does_not_go_with_devices_is_refused(results, what):
+    assert SENTENCES[what] in results["refused"][what]
+
+
+def test_other_strategies_are_refused_by_name():
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope(), pytest.raises(ValueError, match="OneDeviceStrategy"):
+        pg.PPO()
+
+
+def test_shares_need_rows_for_each_device():
+    class Three:
+        num_replicas_in_sync = 3
+
+    no = tf.zeros(8, tf.bool)
+    samples = pg.rollouts.Samples(pg.rollouts.Inputs(tf.zeros((8, 2))), no, no, no, no, no, no)
+    with pytest.raises(ValueError, match="a multiple of 3 rows.*Received: 8"):
+        mirrored.check_divided(Three(), samples)
+
+
+@pytest.mark.slow
+def test_more_settings_end_in_the_weights_of_one(tmp_path):
+    results = run(tmp_path, MORE)
+    for case in MORE:
+        assert_same(results[case])
+
+
+@pytest.mark.slow
+def test_two_devices_save_load_export_and_play_compiled(tmp_path):
+    results = run(tmp_path, ["kept", "compiled_env"])
+    assert results["compiled_env"] < 1e-6
+    kept = results["kept"]
+    assert kept["loaded"] == 0.0  # And what goes on on one device goes where two go.
+    assert kept["trained"] < 1e-6
+    assert kept["served"] == [kept["action"]]
+    assert kept["played"][0] == kept["played"][1]
