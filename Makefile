@@ -7,9 +7,10 @@ TEST = $(RUN) .venv/bin/python -m pytest -q -n $(WORKERS) --dist=worksteal
 INSTALLED := .venv/.installed
 PEERS := benchmarks/.venv
 PUREJAXRL := benchmarks/.venv-purejaxrl
+RLLIB := benchmarks/.venv-rllib
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint lock bench-peers bench-purejaxrl clean
+.PHONY: help demo test slow lint lock bench-peers bench-purejaxrl bench-rllib clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -39,6 +40,8 @@ bench-peers: $(PEERS)/.installed  ## the peers' own environment, for the benchma
 
 bench-purejaxrl: $(PUREJAXRL)/.installed  ## PureJaxRL's, of its own versions, for benchmarks/compiled.py
 
+bench-rllib: $(RLLIB)/.installed  ## RLlib's, for benchmarks/workers.py
+
 clean:  ## remove what was built, keep both environments
 	rm -rf build dist runs *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path "*/.venv/*" -prune -exec rm -rf {} +
@@ -58,4 +61,9 @@ $(PEERS)/.installed: benchmarks/requirements-peers.txt
 $(PUREJAXRL)/.installed: benchmarks/requirements-purejaxrl.txt
 	test -x $(PUREJAXRL)/bin/python || $(PYTHON) -m venv $(PUREJAXRL)
 	$(PUREJAXRL)/bin/python -m pip install -q -r $<
+	touch $@
+
+$(RLLIB)/.installed: benchmarks/requirements-rllib.txt
+	test -x $(RLLIB)/bin/python || $(PYTHON) -m venv $(RLLIB)
+	$(RLLIB)/bin/python -m pip install -q -r $<
 	touch $@

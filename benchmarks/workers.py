@@ -5,14 +5,18 @@
 
 Cases: `learning` (CartPole-v1 and Pendulum-v1, A2C, and A3C with 2 and 4 workers, five seeds), `scaling` (an
 environment whose step waits 1 ms, for rollouts and gradients, 1 to 16 workers; one whose step computes;
-HalfCheetah-v5), and `round` (milliseconds of a rollout by two workers beside the same in one process, by width of the
-networks). Each run is a process of its own; a finished one is kept in `results/workers.json`, from which `workers.md`
-and `workers.png` are drawn.
+HalfCheetah-v5), `round` (milliseconds of a rollout by two workers beside the same in one process, by width of the
+networks), `leaks` (what 200 fits of one agent leave behind), and `rllib` (PPO beside Ray's own library, in an
+environment of its own: `make bench-rllib`). Each run is a process of its own; a finished one is kept in
+`results/workers.json`, from which `workers.md` and `workers.png` are drawn.
 """
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -43,6 +47,17 @@ EACH = 8  # Environments of a worker, or of A2C.
 WAITING = {"rollouts": "A2C", "gradients": "A3C"}
 WORKERS = (1, 2, 4, 8, 16)
 WIDTHS = (64, 256, 1024)
+PPO = {
+    "num_envs": 8,
+    "horizon": 128,
+    "update_epochs": 10,
+    "minibatch_size": 64,
+    "learning_rate": 3e-4,
+    "hidden": [64, 64],
+    "iterations": 10,
+}
+RAY = Path(sys.executable).with_name("ray")
+RLLIB = HERE / ".venv-rllib" / "bin" / "python"
 
 
 class Waiting:
@@ -162,8 +177,71 @@ def one_round(width, workers):
     return {"milliseconds": 1000 * statistics.median(seconds[10:])}
 
 
+def leaks(fits):
+    """Processes, objects in Ray's store, and this process's memory, after fits of one agent, each with a worker."""
+    import re
+
+    import psutil
+    import ray
+
+    import kerasrl_pg as pg
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    agent = pg.A2C(seed=0)
+    agent.compile()
+    found = []
+    for number in range(1, fits + 1):
+        agent.fit("CartPole-v1", total_steps=40, num_envs=2, epochs=1, verbose=0, workers=1)
+        if number in (1, 10) or number % 50 == 0:
+            time.sleep(2.0)  # Ray ends a killed worker in its own time.
+            said = subprocess.run([RAY, "memory", "--stats-only"], capture_output=True, text=True, check=True)
+            (store,) = re.findall(r"Plasma memory usage (\d+) MiB, (\d+) objects", said.stdout)
+            children = psutil.Process().children(recursive=True)
+            workers = [c for c in children if c.is_running() and "Worker" in " ".join(c.cmdline())]
+            mine = psutil.Process().memory_info().rss >> 20
+            found.append({"fits": number, "workers": len(workers), "store": [int(x) for x in store], "mib": mine})
+    ray.shutdown()
+    return {"found": found}
+
+
+def beside_rllib(side, workers, seed):
+    """Steps a second of PPO, its update included, ours and RLlib's: 8 CartPoles, rollouts of 8 x 128."""
+    if side == "RLlib":
+        script = HERE / "peers" / "rllib_run.py"
+        command = [str(RLLIB), str(script), json.dumps({**PPO, "workers": workers, "seed": seed})]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        if done.returncode:
+            raise RuntimeError(f"{script.name} must end well. Received:\n{done.stderr[-3000:]}")
+        return json.loads(done.stdout.splitlines()[-1])
+    import keras
+
+    import kerasrl_pg as pg
+
+    agent = pg.PPO(
+        horizon=PPO["horizon"],
+        minibatch_size=PPO["minibatch_size"],
+        update_epochs=PPO["update_epochs"],
+        networks=pg.Networks(PPO["hidden"]),
+        seed=seed,
+    )
+    agent.compile(keras.optimizers.Adam(PPO["learning_rate"]))
+    more = {} if workers == 0 else {"workers": workers}
+    fit = {"epochs": 4, "steps_per_epoch": PPO["iterations"], "num_envs": PPO["num_envs"], "verbose": 0}
+    history = agent.fit("CartPole-v1", **fit, **more).history
+    return {"steps_per_second": statistics.median(history["steps_per_second"][1:])}
+
+
 def jobs(case, repeats):
     """All runs of a case, as records without results."""
+    if case == "leaks":
+        return [{"case": case, "seed": 0}]
+    if case == "rllib":
+        return [
+            {"case": case, "side": side, "workers": workers, "seed": repeat}
+            for repeat in range(repeats)
+            for workers in (0, 2)
+            for side in ("kerasrl-pg", "RLlib")
+        ]
     if case == "learning":
         return [
             {"case": case, "env": env, "side": side, "seed": seed}
@@ -195,6 +273,10 @@ def run(job):
         return learn(**job)
     if case == "scaling":
         return speed(**job)
+    if case == "leaks":
+        return leaks(200)
+    if case == "rllib":
+        return beside_rllib(job["side"], job["workers"], job["seed"])
     return one_round(job["width"], job["workers"])
 
 
@@ -210,6 +292,11 @@ def report(records):
     rounds = [r for r in records if r["case"] == "round"]
     if rounds:
         lines += ["## A round", "", *round_table(rounds), ""]
+    for record in (r for r in records if r["case"] == "leaks"):
+        lines += ["## What fits leave behind", "", *leaks_table(record["found"]), ""]
+    beside = [r for r in records if r["case"] == "rllib"]
+    if beside:
+        lines += ["## Beside RLlib", "", *rllib_table(beside), ""]
     versions = ", ".join(f"{n} {v}" for n, v in records[-1]["versions"].items())
     lines += [
         f"Last run {max(r['date'] for r in records)}; {versions}.",
@@ -280,6 +367,38 @@ def round_table(records):
     return lines
 
 
+def leaks_table(found):
+    lines = [
+        "One Ray, one agent, one fit with a worker after the other.",
+        "",
+        "| fits | workers alive after it | objects in the store | MiB in the store | memory of this process, MiB |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    rows = [(r["fits"], r["workers"], r["store"][1], r["store"][0], r["mib"]) for r in found]
+    return lines + [f"| {' | '.join(str(x) for x in row)} |" for row in rows]
+
+
+def rllib_table(records):
+    versions = next(r["rllib"] for r in records if "rllib" in r)
+    lines = [
+        f"PPO on CartPole-v1 with its update, rollouts of {PPO['num_envs']} x {PPO['horizon']}, {PPO['update_epochs']}",
+        f"passes in minibatches of {PPO['minibatch_size']}, hidden layers {PPO['hidden']}; medians of repeats.",
+        f"RLlib of Ray {versions['ray']} on torch {versions['torch']}.",
+        "",
+        "| workers | kerasrl-pg, steps/s | RLlib, steps/s | ratio |",
+        "| ---: | ---: | ---: | ---: |",
+    ]
+    for workers in (0, 2):
+        sides = [
+            {r["seed"]: r["steps_per_second"] for r in records if (r["side"], r["workers"]) == (side, workers)}
+            for side in ("kerasrl-pg", "RLlib")
+        ]
+        ratio = statistics.median(sides[0][seed] / sides[1][seed] for seed in sides[0] if seed in sides[1])
+        speeds = [statistics.median(side.values()) for side in sides]
+        lines.append(f"| {workers} | {speeds[0]:,.0f} | {speeds[1]:,.0f} | {ratio:.1f} |")
+    return lines
+
+
 def draw(records):
     """Returns over steps and over seconds, A3C beside A2C."""
     import matplotlib
@@ -308,7 +427,7 @@ def key(record):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", choices=("learning", "scaling", "round"), action="append")
+    parser.add_argument("--case", choices=("learning", "scaling", "round", "leaks", "rllib"), action="append")
     parser.add_argument("--env", action="append", help="of `learning` and `scaling`: these alone")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--job", help="one run, as JSON; prints its result")
@@ -318,7 +437,7 @@ def main():
         print(json.dumps(run(json.loads(arguments.job))))
         return
     records = Records(RESULTS, key)
-    wanted = [] if arguments.report else arguments.case or ("learning", "scaling", "round")
+    wanted = [] if arguments.report else arguments.case or ("learning", "scaling", "round", "leaks", "rllib")
     done = {key(r) for r in records.load()}
     todo = [job for case in wanted for job in jobs(case, arguments.repeats) if key(job) not in done]
     todo = [job for job in todo if not arguments.env or job.get("env") in arguments.env]

@@ -1,0 +1,68 @@
+"""Workers that are killed again and again."""
+
+import os
+import random
+import signal
+import sys
+import time
+
+import cloudpickle
+import gymnasium as gym
+import keras
+import psutil
+import pytest
+
+import kerasrl_pg as pg
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
+
+
+class Known(gym.Wrapper):
+    """CartPole that leaves a file named after its process."""
+
+    def __init__(self, folder, driver):
+        super().__init__(gym.make("CartPole-v1"))
+        if os.getpid() != driver:
+            (folder / str(os.getpid())).touch()
+
+    def step(self, action):
+        time.sleep(0.001)  # So that the budget lasts while others begin.
+        return self.env.step(action)
+
+
+class KillsAtRandom(keras.callbacks.Callback):
+    """Kills a worker whenever all are there, so many times."""
+
+    def __init__(self, folder, kills):
+        super().__init__()
+        self.folder, self.kills, self.killed, self.random = folder, kills, [], random.Random(0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        alive = [int(place.name) for place in self.folder.iterdir() if psutil.pid_exists(int(place.name))]
+        if logs["workers"] == 2 and len(alive) == 2 and len(self.killed) < self.kills:
+            self.killed.append(self.random.choice(alive))
+            worker = psutil.Process(self.killed[-1])
+            worker.send_signal(signal.SIGKILL)
+            worker.wait(10)
+
+
+@pytest.mark.filterwarnings("ignore:Worker")
+@pytest.mark.parametrize("kind", [pg.A2C, pg.A3C])
+def test_twenty_workers_are_killed_and_the_whole_budget_is_spent(tmp_path, kind):
+    agent, kills, driver = kind(horizon=8, networks=pg.Networks((8,)), seed=0), KillsAtRandom(tmp_path, 20), os.getpid()
+    agent.compile()
+    history = agent.fit(
+        lambda: Known(tmp_path, driver),
+        total_steps=400_000,
+        num_envs=2,
+        epochs=1,
+        verbose=0,
+        workers=pg.Workers(2, restarts=20),
+        callbacks=kills,
+    ).history
+    assert len(kills.killed) == 20
+    assert [event.reason for event in agent.worker_events] == ["ended: its process or its machine is gone"] * 20
+    assert history["replaced"] == [20]
+    assert 400_000 - 16 < history["env_steps"][0] <= 400_000
+    assert not any(psutil.pid_exists(int(place.name)) for place in tmp_path.iterdir())
