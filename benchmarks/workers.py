@@ -12,6 +12,7 @@ environment of its own: `make bench-rllib`). Each run is a process of its own; a
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -180,8 +181,8 @@ def one_round(width, workers):
 def leaks(fits):
     """Processes, objects in Ray's store, and this process's memory, after fits of one agent, each with a worker."""
     import re
+    import resource
 
-    import psutil
     import ray
 
     import kerasrl_pg as pg
@@ -196,12 +197,18 @@ def leaks(fits):
             time.sleep(2.0)  # Ray ends a killed worker in its own time.
             said = subprocess.run([RAY, "memory", "--stats-only"], capture_output=True, text=True, check=True)
             (store,) = re.findall(r"Plasma memory usage (\d+) MiB, (\d+) objects", said.stdout)
-            children = psutil.Process().children(recursive=True)
-            workers = [c for c in children if c.is_running() and "Worker" in " ".join(c.cmdline())]
-            mine = psutil.Process().memory_info().rss >> 20
-            found.append({"fits": number, "workers": len(workers), "store": [int(x) for x in store], "mib": mine})
+            workers = sum(b"ray::Worker" in command for command in commands())
+            mine = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
+            found.append({"fits": number, "workers": workers, "store": [int(x) for x in store], "mib": mine})
     ray.shutdown()
     return {"found": found}
+
+
+def commands():
+    """The command lines of all processes of this machine."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # It has ended.
+            yield place.read_bytes()
 
 
 def beside_rllib(side, workers, seed):

@@ -81,6 +81,7 @@ def test_own_baseline(run, capsys):
     assert len((EXAMPLES / "own_baseline.py").read_text(encoding="utf8").splitlines()) <= 60
 
 
+@pytest.mark.slow
 def test_stored(run, capsys):
     pytest.importorskip("minari")
     run("stored", 20, 1, 1024)
@@ -141,6 +142,7 @@ def test_trust_region(run, capsys):
     assert rows[-1].split()[4] == "0%"
 
 
+@pytest.mark.slow
 def test_tune(run, tmp_path, capsys):
     pytest.importorskip("keras_tuner")
     run("tune", 1, 5 * 32 * 8, tmp_path, 1)

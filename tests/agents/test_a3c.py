@@ -62,6 +62,7 @@ def test_one_worker_is_never_stale_and_learns_what_a2c_learns(one_ray):
     assert a3c.programs.latest.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.slow
 def test_what_is_stale_is_counted_and_may_be_dropped(one_ray):
     agent = made(pg.A3C, horizon=8, max_staleness=0)
     history = agent.fit("CartPole-v1", total_steps=960, num_envs=2, workers=2, epochs=2, verbose=0).history

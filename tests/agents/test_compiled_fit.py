@@ -73,6 +73,7 @@ def fitted(name, iterations=4, compile_kwargs=None, env=None, **kwargs):
 
 
 @pytest.mark.parametrize("name", ["a2c", "ppo", *(pytest.param(n, marks=slow) for n in ("reinforce_value", "trpo"))])
+@pytest.mark.quick("a2c")
 def test_steps_per_execution_changes_nothing(name):
     one, three = fitted(name), fitted(name, compile_kwargs={"steps_per_execution": 3})
     assert same(weights(one), weights(three))
@@ -88,6 +89,7 @@ def test_steps_per_execution_changes_nothing(name):
         (pg.PPOPenalty, pg.heads.TanhGaussian),
     ],
 )
+@pytest.mark.slow
 def test_continuous_actions_too(method, head):
     results = []
     for jit in (True, False):
@@ -101,7 +103,7 @@ def test_continuous_actions_too(method, head):
 
 
 @pytest.mark.parametrize("name", ["a2c", "trpo", *(pytest.param(n, marks=slow) for n in ("reinforce_value", "ppo"))])
-@pytest.mark.quick("trpo")
+@pytest.mark.slow
 def test_eager_graph_and_xla_agree(name):
     """Every agent's update is compared on the host; here, the ways to collect."""
     settings = [{"jit_compile": True}, {"jit_compile": False}]
@@ -114,7 +116,7 @@ def test_eager_graph_and_xla_agree(name):
 
 
 @one_of_each_family
-@pytest.mark.quick("ppo", "reinforce_value")
+@pytest.mark.quick("ppo")
 def test_one_trace_over_fits_budgets_and_equal_environments(name):
     agent = fitted(name, compile_kwargs={"steps_per_execution": 2})
     agent.fit(Road(), total_steps=400, epochs=2, verbose=0)
@@ -163,6 +165,7 @@ class SaveAndStop(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+@pytest.mark.slow
 def test_resuming_needs_no_other_knowledge_of_where_the_fit_was(tmp_path):
     agent = fitted("a2c")
     with pytest.raises(ValueError, match="`initial_epoch` must be left out with `resume=True`.*initial_epoch=1"):
@@ -258,6 +261,7 @@ def test_callbacks_validation_and_logs(tmp_path):
     assert (tmp_path / "best.keras").exists()
 
 
+@pytest.mark.slow
 def test_backup_resumes_an_interrupted_run_bit_for_bit(tmp_path):
     class Interrupt(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -312,7 +316,7 @@ class Growing(Road):
 
 
 @pytest.mark.parametrize("name", ["a2c", "trpo", *(pytest.param(name, marks=slow) for name in ("ppo", "ppo_penalty"))])
-@pytest.mark.quick("trpo")
+@pytest.mark.slow
 def test_an_update_that_is_not_finite_is_undone_and_named(name):
     """In the middle of an execution: the two iterations before it stand."""
     agent = make(name, {"steps_per_execution": 5}, reward_scaling=True)

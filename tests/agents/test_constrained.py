@@ -59,6 +59,7 @@ def same(before, model):
 
 @pytest.mark.parametrize("squared", [1e-4, 0.3])
 @pytest.mark.parametrize("actions", [ACTIONS, gym.spaces.Box(-1, 1, (2,), np.float32)], ids=["discrete", "box"])
+@pytest.mark.quick("box-0.3", "discrete-0.0001")
 def test_step_has_exactly_the_length_allowed(squared, actions):
     rng = np.random.default_rng(1)
     agent, step = bound(actions=actions, max_squared_norm=squared)
@@ -181,6 +182,7 @@ def test_advantages_are_standardized_only_where_asked(name):
 
 
 @every_method
+@pytest.mark.quick("constrained")
 def test_regression_makes_its_passes(name):
     agent, step = bound(METHODS[name], update_epochs=3, minibatch_size=16)
     step(rollout(np.random.default_rng(8)))
@@ -203,6 +205,7 @@ def test_a_critic_without_layers_of_its_own_is_refused():
 
 
 @every_method
+@pytest.mark.quick("trpo")
 def test_optimizer_moves_the_critic_alone(name):
     rng = np.random.default_rng(7)
     agent, step = bound(METHODS[name], compile_kwargs={"optimizer": keras.optimizers.SGD(0.0)})

@@ -185,6 +185,7 @@ class Subclassed(keras.Model):
 
 
 @pytest.mark.parametrize("kind", ["functional", "sequential", "subclassed"])
+@pytest.mark.quick("subclassed", "functional")
 def test_own_policy_and_critic(kind):
     policy = {
         "functional": lambda: functional(pg.heads.Categorical(2)),
@@ -287,6 +288,7 @@ def test_a_setting_changed_between_fits_takes_effect(walk):
 
 
 @pytest.mark.parametrize("memory", [None, "gru"])
+@pytest.mark.quick("gru")
 def test_a_dropped_agent_leaves_no_graph(walk, memory):
     """10 MB each time, in a search over settings."""
 
@@ -592,6 +594,7 @@ class Exhausted(gym.Env):
 
 @pytest.mark.parametrize("error", [StopIteration(), tf.errors.OutOfRangeError(None, None, "end of sequence")])
 @pytest.mark.parametrize("num_envs", [1, 2])
+@pytest.mark.quick("1-error0", "2-error1")
 def test_data_that_end_before_the_budget_are_an_error(error, num_envs):
     with pytest.raises(RuntimeError, match="StopIteration|end of sequence"):
         tiny().fit(lambda: Exhausted(error), total_steps=64, num_envs=num_envs, epochs=1, verbose=0)

@@ -50,7 +50,7 @@ def measured(samples=600, seed=0, **settings):
 
 
 @pytest.mark.parametrize(("per_decision", "baseline", "discounted"), UNBIASED)
-@pytest.mark.quick("True-time-True", "False-average-True", "True-value-False", "False-none-False", "True-weighted-True")
+@pytest.mark.quick("True-weighted-True", "False-none-False")
 def test_unbiased_whoever_acted(per_decision, baseline, discounted):
     """A wrong critic, too, is a baseline; but where it stands for what follows truncation, its values are what is
     claimed."""
@@ -153,6 +153,7 @@ def same(left, right):
 
 
 @every_agent
+@pytest.mark.quick("importance")
 def test_a_fit_goes_on_bit_for_bit(name, dataset, tmp_path):
     straight, first = fitted(name, dataset, 4), fitted(name, dataset, 2)
     first.save(tmp_path / "agent.keras")

@@ -267,6 +267,7 @@ def student():
 
 
 @pytest.mark.parametrize("method", [pg.NPG, pg.TRPO, pg.PPOPenalty])
+@pytest.mark.quick("NPG")
 def test_a_head_without_kl_divergence_needs_an_estimator_chosen(method):
     sentence = "`kl_estimator` must be 'sampled' for a head .* Received: kl_estimator=None"
     inputs = keras.Input((3,))
@@ -339,6 +340,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.quick("mixed_bfloat16", "batch_normalization")
 def test_layers_of_every_kind(name):
     """Whatever their precision; and as at inference, so that the ratio starts at 1 and no statistics move."""
     inputs, head = keras.Input((3,)), pg.heads.Categorical(3)
@@ -459,6 +461,7 @@ def test_damping_may_be_a_schedule():
     "settings", [{"fisher_fraction": 0.1}, {"kl_estimator": "sampled", "entropy_coef": 0.1}], ids=["part", "sampled"]
 )
 @pytest.mark.parametrize("method", [pg.NPG, pg.TRPO])
+@pytest.mark.quick("NPG-part")
 def test_no_step_where_a_schedule_has_ended_the_damping_that_is_needed(method, settings):
     damping = keras.optimizers.schedules.PolynomialDecay(0.1, 1, 0.0)
     agent, step = agent_of(HEADS["categorical"](), method, damping=damping, **settings)

@@ -99,6 +99,7 @@ def test_gradient_at_ratio_one_is_a2cs(walk):
 
 
 @pytest.mark.parametrize("estimator", [None, "sampled"])
+@pytest.mark.quick("None")
 def test_a_high_price_keeps_the_policy_in_its_place(estimator, walk):
     divergences = [
         fit(

@@ -151,7 +151,7 @@ def agent_return(agent, seed):
 
 @pytest.mark.parametrize("envs", ["half", "twice", "host"])
 @every_search
-@pytest.mark.quick("strategies-host", "hill-half")
+@pytest.mark.quick("strategies-host")
 def test_compiled_and_host_populations_are_the_same(name, envs):
     """Where nothing is left to chance; however many environments share the members."""
     env = {
@@ -203,7 +203,7 @@ def test_one_program_serves_all_fits():
     assert agent.programs.latest is program and program.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.quick("none", "history")
+@pytest.mark.quick("history")
 @pytest.mark.parametrize("memory", [None, pg.models.History(2), pg.models.GRU(3)], ids=["none", "history", "gru"])
 def test_who_remembers_the_cue_is_right(memory):
     networks = pg.Networks((), memory=memory)

@@ -21,6 +21,7 @@ def rows(path):
 
 
 @pytest.mark.parametrize("freq, evaluated", [(2, [1, 3]), (3, [2]), ([1, 4], [0, 3])])
+@pytest.mark.quick("freq2-evaluated2")
 def test_a_csv_file_has_the_columns_of_a_validation_from_the_start(walk, tmp_path, freq, evaluated):
     agent = tiny()
     best = keras.callbacks.ModelCheckpoint(tmp_path / "b.weights.h5", "val_return", mode="max", save_weights_only=True)
@@ -99,7 +100,7 @@ TOTAL, SHARES = {"total_steps": 330, "epochs": 5}, {"epochs": 5, "steps_per_epoc
         pytest.param("compiled", 3, SHARES, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.quick("host-3-budget1", "compiled-3-budget3")
+@pytest.mark.quick("compiled-3-budget3")
 def test_a_restored_fit_never_exceeds_its_budget(walk, tmp_path, kind, per_execution, budget):
     env = walk if kind == "host" else pg.envs.CartPole(num_envs=4)
     agent = tiny()
@@ -121,6 +122,7 @@ def test_a_restored_fit_never_exceeds_its_budget(walk, tmp_path, kind, per_execu
 
 
 @pytest.mark.parametrize("how", ["early stopping", "set_weights", "load_weights"])
+@pytest.mark.quick("early stopping")
 def test_weights_set_within_a_fit_leave_what_was_spent(walk, tmp_path, how):
     agent = tiny()
 

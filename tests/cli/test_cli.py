@@ -278,6 +278,7 @@ def test_what_is_killed_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.quick("15")
 def test_a_signal_ends_it_with_a_save(number, tmp_path, monkeypatch):
     """Heard in the middle, saved after the iteration; the run then goes on, and spends the same budget."""
     before = signal.getsignal(number)

@@ -244,6 +244,7 @@ def played(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.quick("trajectory", "doubly_robust")
 def test_the_estimate_is_near_the_truth(played, method):
     dataset, other, truth, behavior = played
     found = estimate_return(other, dataset, method)
@@ -252,6 +253,7 @@ def test_the_estimate_is_near_the_truth(played, method):
     assert high - low < abs(truth - behavior) * 2 and 1.0 < found.effective_sample_size < 2000.0
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_they_say(played):
     """Of 20 parts of 50 episodes each; 15 or fewer would be chance once in 3,000 such tests."""
     dataset, other, truth, _ = played

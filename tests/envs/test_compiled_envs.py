@@ -110,6 +110,7 @@ def test_shapes_and_dtypes(name, num_envs):
 
 
 @every_env
+@pytest.mark.quick("breakout", "cartpole", "garnet", "repeated", "pixel_copter", "all_wrappers")
 def test_observations_lie_in_the_space(name):
     env, _, (running, after, outcome) = record(name, "xla")
     for observations in (running.observations, after.observations, outcome.next_observations):
@@ -125,6 +126,7 @@ def test_eager_graph_and_xla_agree(name, mode):
 
 
 @every_env
+@pytest.mark.quick("acrobot", "breakout", "cartpole", "corridor", "garnet", "pixel_copter")
 def test_the_same_inputs_give_the_same_outputs_and_others_do_not(name):
     env, arguments, first = record(name, "graph")
     again = tf.nest.map_structure(lambda x: x.numpy(), tf.function(play, autograph=False)(env, *arguments))

@@ -72,6 +72,7 @@ def test_stirlings_remainders():
     ("largest", "error", "kl_error"),
     [(3.0, 1e-5, 1e-6), (30.0, 2e-5, 1e-6), (1e3, 5e-5, 2e-6), (1e4, 1e-4, 1e-5), (1e6, 1e-3, 1e-3)],
 )
+@pytest.mark.quick("1000000.0-0.001-0.001", "3.0-1e-05-1e-06")
 def test_concentrated_policies_keep_their_digits(largest, error, kl_error):
     """α = β = 1e4 among them, whose entropy was off by 0.02 nats and whose KL divergences could be negative."""
     rng = np.random.default_rng(0)

@@ -88,6 +88,7 @@ class Leaked(pg.baselines.AverageReturn):
 
 
 @pytest.mark.parametrize("name", ESTIMATES)
+@pytest.mark.quick("WeightedAverage", "whole return", "GAE(1)", "A3C, not stale", "reward-to-go")
 def test_unbiased(name):
     kind = [*POLICIES][[*ESTIMATES].index(name) % 3]
     env = world(seed=[*ESTIMATES].index(name))

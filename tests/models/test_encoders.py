@@ -67,7 +67,7 @@ class Playing(gym.Env):
 
 
 @pytest.mark.parametrize("kind, told", [*((kind, False) for kind in KINDS), *((kind, True) for kind in TOLD)])
-@pytest.mark.quick("bytes-False", "bounds-True")
+@pytest.mark.quick("bytes-False")
 def test_an_agent_learns_saves_and_loads_with_every_kind(kind, told, tmp_path):
     space = KINDS[kind]
     networks = Networks(encoders=TOLD[kind] if told else None)

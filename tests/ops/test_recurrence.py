@@ -62,6 +62,7 @@ def slopes(way, cell, features, starts, states, twice=False):
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 @pytest.mark.parametrize("compiled", ["eager", "graph", "xla"])
+@pytest.mark.quick("graph-lstm", "xla-gru")
 def test_states_and_gradients_are_those_of_the_cell(kind, compiled):
     given = problem(kind)
     wanted = slopes(by_steps, *given)

@@ -26,6 +26,7 @@ def expected():
 
 @pytest.mark.parametrize("jit_compile", [None, False, True])
 @pytest.mark.parametrize("most", [10**9, 60, 1])
+@pytest.mark.quick("60-None", "1000000000-True")
 def test_norms_are_those_of_each_rows_own_gradient(jit_compile, most, monkeypatch):
     """Whether rows are differentiated all together, by four, the last of which are filled up, or one by one."""
     monkeypatch.setattr(scores, "MOST_NUMBERS", most)

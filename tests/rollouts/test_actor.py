@@ -119,6 +119,7 @@ def test_litert_gives_what_the_policy_gives_for_large_features_too(name, factor)
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "silu", "gelu", "leaky_relu"])
 @pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.quick("True-tanh", "False-silu", "True-relu")
 def test_ordinary_policies_act_by_litert(activation, deterministic):
     """Large observations and weights are tried, too; none of them is a reason to act slowly."""
     for name in HEADS if activation == "tanh" else ("gaussian", "categorical"):
@@ -182,6 +183,7 @@ def test_a_program_that_overflows_later_is_replaced(monkeypatch, deterministic):
 
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("name", ["categorical", "gaussian", "beta"])
+@pytest.mark.quick("beta-True", "categorical-True")
 def test_a_policy_that_is_not_finite_sends_nothing(name, deterministic):
     head = fresh(name)
     policy = small_policy(head)

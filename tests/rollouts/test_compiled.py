@@ -89,7 +89,7 @@ def naive(env, policy, head, state, returns, lengths, seeds, horizon, episodes):
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("episodes", [None, 2])
 @pytest.mark.parametrize("env", [Pairs(), CartPole(num_envs=2, max_episode_steps=9)], ids=["pairs", "cartpole"])
-@pytest.mark.quick("pairs-None-False", "pairs-2-True", "cartpole-None-True", "cartpole-2-False")
+@pytest.mark.quick("cartpole-None-True", "pairs-2-True")
 def test_it_equals_a_loop_in_python(env, episodes, jit_compile):
     networks = policy_for(env)
     policy, head = networks.policy, networks.head

@@ -186,6 +186,7 @@ def test_hopeless_trials_end_early(tmp_path, run):
     assert pg.tuning.results(tuner).best.trial == "0"
 
 
+@pytest.mark.slow
 def test_finished_seeds_of_a_killed_trial_are_kept(tmp_path, run, searched):
     class Kill(keras.callbacks.Callback):
         """Ends the process, so to speak, in the second seed's training."""
@@ -271,3 +272,17 @@ def test_env_and_budget_may_be_given_beside_a_run():
     hyper = pg.tuning.HyperAgent(pg.presets.A2C_CARTPOLE, pg.envs.CartPole(num_envs=2), 500, {"gamma": [0.9, 0.99]})
     assert hyper.run.total_steps == hyper.total_steps == 500 and hyper.env == pg.envs.CartPole(num_envs=2)
     assert hyper.num_envs is None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_ray")
+def test_workers_play_in_trials(tmp_path):
+    """And come to what one process comes to."""
+    scores = []
+    for more in ({}, {"workers": 2}):
+        run = pg.Run(pg.A2C, "CartPole-v1", total_steps=160, num_envs=2)
+        hyper = hyper_agent(run, space={"gamma": [0.9, 0.99]})
+        tuner = pg.tuning.tuner("grid", hyper, tmp_path / str(len(scores)), 2)
+        tuner.search(verbose=0, **more)
+        scores.append([trial.score for trial in tuner.oracle.get_best_trials(2)])
+    assert scores[0] == scores[1] and len(scores[0]) == 2

@@ -79,6 +79,7 @@ def cheap(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["random", "grid"])
 @pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.quick("3-grid")
 def test_a_search_that_was_stopped_ends_as_if_it_never_had_been(run, tmp_path, cheap, kind, at):
     hyper, trials = hyper_agent(run), 4 if kind == "random" else None
     pg.tuning.tuner(kind, hyper, tmp_path / "whole", trials).search(verbose=0)
@@ -106,6 +107,7 @@ def test_more_trials_go_on_with_the_same_search(run, tmp_path, cheap):
 
 
 @pytest.mark.parametrize("cut", ["oracle.json", "trial_1/trial.json", "tuner0.json", "orphan", "ended"])
+@pytest.mark.quick("oracle.json", "orphan")
 def test_what_a_kill_cuts_off_is_made_whole(run, tmp_path, cheap, cut):
     hyper, folder = hyper_agent(run), tmp_path / "search"
     pg.tuning.tuner("random", hyper, tmp_path / "whole", 3).search(verbose=0)

@@ -9,13 +9,21 @@ import time
 import cloudpickle
 import gymnasium as gym
 import keras
-import psutil
 import pytest
 
 import kerasrl_pg as pg
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
+
+
+def exists(pid):
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class Known(gym.Wrapper):
@@ -39,12 +47,12 @@ class KillsAtRandom(keras.callbacks.Callback):
         self.folder, self.kills, self.killed, self.random = folder, kills, [], random.Random(0)
 
     def on_train_batch_end(self, batch, logs=None):
-        alive = [int(place.name) for place in self.folder.iterdir() if psutil.pid_exists(int(place.name))]
+        alive = [pid for pid in map(int, os.listdir(self.folder)) if exists(pid)]
         if logs["workers"] == 2 and len(alive) == 2 and len(self.killed) < self.kills:
             self.killed.append(self.random.choice(alive))
-            worker = psutil.Process(self.killed[-1])
-            worker.send_signal(signal.SIGKILL)
-            worker.wait(10)
+            os.kill(self.killed[-1], signal.SIGKILL)
+            while exists(self.killed[-1]):  # Until Ray has seen it.
+                time.sleep(0.01)
 
 
 @pytest.mark.filterwarnings("ignore:Worker")
@@ -65,4 +73,7 @@ def test_twenty_workers_are_killed_and_the_whole_budget_is_spent(tmp_path, kind)
     assert [event.reason for event in agent.worker_events] == ["ended: its process or its machine is gone"] * 20
     assert history["replaced"] == [20]
     assert 400_000 - 16 < history["env_steps"][0] <= 400_000
-    assert not any(psutil.pid_exists(int(place.name)) for place in tmp_path.iterdir())
+    end = time.monotonic() + 20
+    while any(map(exists, map(int, os.listdir(tmp_path)))) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(map(exists, map(int, os.listdir(tmp_path))))
