@@ -1,5 +1,7 @@
 """Evolution strategies: the gradient of a smoothed objective, from returns alone."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -10,6 +12,7 @@ from kerasrl_pg.checks import check_choice, check_number
 from kerasrl_pg.models.actor_critic import regularized
 from kerasrl_pg.settings import Setting
 from kerasrl_pg.training import optimizers
+from kerasrl_pg.training.iteration import counter
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -96,7 +99,8 @@ class EvolutionStrategies(Search):
 
     def build_state(self):
         if self.covariance is not None:
-            self.adaptation = Adaptation(self.size, self.covariance == "full", self.noise, self._counter)
+            add = functools.partial(counter, self.add_weight)
+            self.adaptation = Adaptation(self.size, self.covariance == "full", self.noise, add)
 
     def default_optimizer(self):
         """Adam with 0.01, as in the authors' runs on MuJoCo (evolution-strategies-starter, `humanoid.json`); None with

@@ -7,6 +7,7 @@ from kerasrl_pg import ops
 from kerasrl_pg.agents.search import Search
 from kerasrl_pg.checks import check_flag, check_number
 from kerasrl_pg.settings import Setting
+from kerasrl_pg.training.iteration import counter
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -84,10 +85,10 @@ class HillClimbing(Search):
         self.least_noise = least_noise
         self.most_noise = most_noise
         self.reevaluate = reevaluate
-        self.noise_scale = self.add_weight((), "zeros", "float32", trainable=False, name="noise_scale")
+        self.noise_scale = counter(self.add_weight, "noise_scale", (), "float32")
         self.noise_scale.assign(noise)
         # J(θ), and the populations that it is the mean of.
-        self.present = self.add_weight((2,), "zeros", "float32", trainable=False, name="present")
+        self.present = counter(self.add_weight, "present", (2,), "float32")
 
     def check_settings(self):
         super().check_settings()

@@ -8,6 +8,7 @@ from kerasrl_pg.agents.hill_climbing import check_company, judged, neighbours
 from kerasrl_pg.agents.search import Search
 from kerasrl_pg.checks import check_flag, check_number
 from kerasrl_pg.settings import Setting
+from kerasrl_pg.training.iteration import counter
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -61,7 +62,7 @@ class SimulatedAnnealing(Search):
         self.noise = noise
         self.reevaluate = reevaluate
         # J(θ), and the populations that it is the mean of.
-        self.present = self.add_weight((2,), "zeros", "float32", trainable=False, name="present")
+        self.present = counter(self.add_weight, "present", (2,), "float32")
 
     def check_settings(self):
         super().check_settings()

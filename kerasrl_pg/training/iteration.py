@@ -10,6 +10,11 @@ from kerasrl_pg.training.optimizers import Annealing
 from kerasrl_pg.training.undo import NotFinite, undo_unless_finite
 
 
+def counter(add_weight, name, shape=(), dtype="int64"):
+    """A weight, of zeros, that an agent keeps beside its networks' and no gradient moves; `add_weight` is Keras's."""
+    return add_weight(name=name, shape=shape, dtype=dtype, trainable=False, initializer="zeros")
+
+
 class Counters(NamedTuple):
     """Where an agent stands; Keras variables, saved with its weights.
 
@@ -27,13 +32,10 @@ class Counters(NamedTuple):
     @classmethod
     def weights(cls, add_weight, seed):
         """Those of a new agent, made by its `add_weight`, so that every checkpoint holds them."""
-
-        def zeros(name, shape=(), dtype="int64"):
-            return add_weight(name=name, shape=shape, dtype=dtype, trainable=False, initializer="zeros")
-
-        random_state = zeros("random_state", (2,), "int32")
+        random_state = counter(add_weight, "random_state", (2,), "int32")
         random_state.assign([seed, 0])
-        return cls(random_state, zeros("iterations"), zeros("env_steps"), zeros("progress", (2,)))
+        names = {"iterations": (), "env_steps": (), "progress": (2,)}
+        return cls(random_state, *(counter(add_weight, name, shape) for name, shape in names.items()))
 
     def add(self, steps):
         """Counts an iteration of so many environment steps, int64."""

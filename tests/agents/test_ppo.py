@@ -191,7 +191,7 @@ def test_advantage_normalisation_switches(kind):
     raw = tf.reshape(agent.estimate(data)[0], [-1])
     rows = tf.nest.map_structure(lambda x: x[:12], agent.samples(data))
     taken = {"minibatch": ops.standardize(raw[:12]), "batch": ops.standardize(raw)[:12], False: raw[:12]}[kind]
-    _, logs = agent.loss(rows)
+    _, logs = agent.loss(agent.standardized(rows))
     assert float(logs["policy_loss"]) == pytest.approx(-np.mean(taken), rel=1e-4, abs=1e-6)
     assert (abs(float(logs["policy_loss"])) < 1e-6) == (kind == "minibatch")
 
@@ -205,7 +205,7 @@ def test_the_critics_error_alone_is_not_scaled_to_one(kind):
     agent.estimate = lambda data: (tf.constant(noise), tf.constant(ones), tf.constant(ones))
     rows = agent.samples(data)
     rows = rows._replace(old_log_probs=rows.old_log_probs + 0.5 * rows.advantages / tf.reduce_max(rows.advantages))
-    loss = abs(float(agent.loss(rows)[1]["policy_loss"]))
+    loss = abs(float(agent.loss(agent.standardized(rows))[1]["policy_loss"]))
     assert 0.0 < loss < 1e-3
 
 
