@@ -174,6 +174,7 @@ class Pushed(gym.Env):
 
 
 @pytest.mark.parametrize("head", [pg.heads.Gaussian, pg.heads.TanhGaussian])
+@pytest.mark.quick("TanhGaussian")
 def test_exploration_noise_follows_its_schedule(head, tmp_path):
     """σ 0.8, 0.6, 0.4 and 0.2 in the rollouts of four iterations, in what is logged and in the file."""
     low, high = Pushed.action_space.low, Pushed.action_space.high

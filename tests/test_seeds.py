@@ -64,7 +64,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name, once", [("head", True), ("critic_head", False), ("activation", True)])
-@pytest.mark.quick("head-True")
+@pytest.mark.slow
 def test_each_run_is_its_seeds_alone_with_layers_given_in_the_settings(name, once):
     kept = LAYERS[name]()
 

@@ -60,6 +60,7 @@ def test_what_was_set_later_is_saved(walk):
 
 
 @pytest.mark.parametrize("kind", [ForgetsConfig, KeepsIt])
+@pytest.mark.quick("ForgetsConfig")
 def test_an_argument_without_get_config_is_saved(kind, walk, tmp_path):
     agent = kind(bonus=3.0, **TINY)
     agent.compile(jit_compile=False)

@@ -244,7 +244,7 @@ def played(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.quick("trajectory", "doubly_robust")
+@pytest.mark.quick("doubly_robust")
 def test_the_estimate_is_near_the_truth(played, method):
     dataset, other, truth, behavior = played
     found = estimate_return(other, dataset, method)

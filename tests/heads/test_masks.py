@@ -173,6 +173,7 @@ def test_gradients_are_those_of_the_sums_and_exactly_zero_where_masked(name):
 
 @all_heads
 @pytest.mark.filterwarnings("ignore")  # tf.lite announces its successor
+@pytest.mark.quick("categorical", "composite")
 def test_eager_graph_xla_and_litert_agree(name, litert_program):
     head, count = HEADS[name](), 6
     masks, noise = random_masks(head, count), head.noise([3, 4], (count,)).numpy()

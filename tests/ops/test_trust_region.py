@@ -128,6 +128,7 @@ def test_products_are_those_of_the_hessian_of_the_kl(name):
 
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "mixture"])
+@pytest.mark.quick("categorical", "bernoulli", "gaussian_state_std")
 def test_products_are_those_of_the_scores_outer_products(name):
     policy = small_policy(HEADS[name]())
     x = RNG.normal(size=(3, 2)).astype("float32")

@@ -95,6 +95,9 @@ def enlarge(policy, factor):
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("factor", [1e2, 1e4, 1e6])
+@pytest.mark.quick(
+    "100.0-gaussian", "10000.0-mixture", "1000000.0-categorical", "1000000.0-tanh_gaussian", "1000000.0-beta"
+)
 def test_litert_gives_what_the_policy_gives_for_large_features_too(name, factor):
     """LiteRT's own softplus is infinite above 88: Beta sent NaN, and TanhGaussian's log-probabilities ended the fit."""
     head = fresh(name)
@@ -157,6 +160,7 @@ def softplus_policies():
 
 @pytest.mark.parametrize("index", range(3))
 @pytest.mark.parametrize("num_envs", [1, 8])
+@pytest.mark.quick("1-2", "8-0")
 def test_a_softplus_of_the_users_is_found_when_the_program_is_made(index, num_envs):
     policy = softplus_policies()[index]
     actor = Actor(policy, policy.layers[-1], ObservationSpec(S.Box(-1, 1, (3,))), num_envs)
