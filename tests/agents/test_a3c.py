@@ -1,5 +1,8 @@
 """A3C: at no staleness it is A2C; what is stale is counted, and dropped where that was asked for."""
 
+import sys
+
+import cloudpickle
 import gymnasium as gym
 import keras
 import numpy as np
@@ -7,6 +10,8 @@ import pytest
 from test_constrained import OBSERVATIONS, rollout
 
 import kerasrl_pg as pg
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def made(kind, optimizer=None, **settings):
@@ -79,3 +84,39 @@ def test_nothing_is_dropped_where_nobody_asks(one_ray):
     history = agent.fit("CartPole-v1", total_steps=960, num_envs=2, workers=2, epochs=2, verbose=0).history
     assert history["staleness"][-1] > 0
     assert history["dropped"] == [0, 0]
+
+
+class OnlyTheFirst(gym.Wrapper):
+    """CartPole that allows its first action alone."""
+
+    def allowed(self, info):
+        return {**info, "action_mask": np.array([1, 0], np.int8)}
+
+    def reset(self, **kwargs):
+        observation, info = self.env.reset(**kwargs)
+        return observation, self.allowed(info)
+
+    def step(self, action):
+        if action != 0:
+            raise ValueError("It was forbidden.")
+        *rest, info = self.env.step(action)
+        return *rest, self.allowed(info)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["memory", "masks"])
+def test_workers_remember_and_obey(one_ray, kind):
+    networks = pg.Networks((8,), memory=pg.models.GRU(4) if kind == "memory" else None)
+    env = (lambda: OnlyTheFirst(gym.make("CartPole-v1"))) if kind == "masks" else "CartPole-v1"
+    agent = made(pg.A3C, networks=networks)
+    before = fitted(agent, env, 40)
+    after = fitted(agent, env, 400)
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+    assert not agent.worker_events
+    assert agent.evaluate(env, episodes=2)["length"] >= 8.0
+
+
+def fitted(agent, env, steps):
+    """The weights after a fit by two workers."""
+    agent.fit(env, total_steps=steps, num_envs=2, epochs=1, verbose=0, workers=2)
+    return agent.get_weights()
