@@ -56,13 +56,13 @@ class KillsAtRandom(keras.callbacks.Callback):
 
 
 @pytest.mark.filterwarnings("ignore:Worker")
-@pytest.mark.parametrize("kind", [pg.A2C, pg.A3C])
-def test_twenty_workers_are_killed_and_the_whole_budget_is_spent(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "steps"), [(pg.A2C, 400_000), (pg.A3C, 200_000)])
+def test_twenty_workers_are_killed_and_the_whole_budget_is_spent(tmp_path, kind, steps):
     agent, kills, driver = kind(horizon=8, networks=pg.Networks((8,)), seed=0), KillsAtRandom(tmp_path, 20), os.getpid()
     agent.compile()
     history = agent.fit(
         lambda: Known(tmp_path, driver),
-        total_steps=400_000,
+        total_steps=steps,
         num_envs=2,
         epochs=1,
         verbose=0,
@@ -72,7 +72,7 @@ def test_twenty_workers_are_killed_and_the_whole_budget_is_spent(tmp_path, kind)
     assert len(kills.killed) == 20
     assert [event.reason for event in agent.worker_events] == ["ended: its process or its machine is gone"] * 20
     assert history["replaced"] == [20]
-    assert 400_000 - 16 < history["env_steps"][0] <= 400_000
+    assert steps - 16 < history["env_steps"][0] <= steps
     end = time.monotonic() + 20
     while any(map(exists, map(int, os.listdir(tmp_path)))) and time.monotonic() < end:
         time.sleep(0.1)
