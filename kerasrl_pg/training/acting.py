@@ -50,6 +50,7 @@ class Acting(Players, refusals.Refusals, Saved):
         if policy is None:
             with mirrored.scope(self._rooms.strategy):
                 policy, critic = self._networks.build(observation_space, action_space, self.seed)
+        mirrored.check_networks(self._rooms.strategy, filter(None, given))
         self._rooms.actor_critic = networks = adopt(
             policy, critic, spec, action_space, self.needs_critic, self.action_masks
         )

@@ -25,7 +25,7 @@ def check_strategy(agent):
             "The strategy of an agent must be tf.distribute.MirroredStrategy, or none. Received: "
             f"{type(strategy).__name__}. For other processes and machines, leave it and give `workers` to `fit`."
         )
-    if not agent.loss_is_mean and strategy.num_replicas_in_sync > 1:
+    if not agent.loss_is_mean:
         raise ValueError(
             "Under MirroredStrategy an agent must be PPO or A2C, whose loss is a mean over rows, or a method that sets "
             f"`loss_is_mean`. Received: {type(agent).__name__}. Make it outside of the strategy's scope."
@@ -54,13 +54,27 @@ def check_under_strategy(strategy, jit_compile, optimizers):
 
 
 def is_mirrored(strategy):
-    """Whether an agent's weights stand on several devices."""
-    return strategy.num_replicas_in_sync > 1
+    """Whether an agent's weights stand on a strategy's devices; one device is treated like several."""
+    return isinstance(strategy, tf.distribute.MirroredStrategy)
 
 
 def scope(strategy):
     """Where an agent's weights are made: its strategy's scope."""
     return strategy.scope() if is_mirrored(strategy) else contextlib.nullcontext()
+
+
+def check_networks(strategy, models):
+    """Refuses networks that were made outside of the scope of the agent's strategy.
+
+    Raises:
+        ValueError: As said.
+    """
+    for model in models if is_mirrored(strategy) else ():
+        if not all(isinstance(v.value, tf.distribute.DistributedValues) for v in model.trainable_variables):
+            raise ValueError(
+                "`policy` and `critic` must be made in the scope of the agent's MirroredStrategy. Received: "
+                f"{model.name!r}, made outside. Make them under `with strategy.scope():`, too."
+            )
 
 
 def check_outside(strategy, verb):

@@ -1,10 +1,13 @@
 """Two devices under MirroredStrategy end in the weights of one."""
 
+import contextlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -55,6 +58,28 @@ def test_two_devices_end_in_the_weights_of_one(tmp_path):
 def test_other_strategies_are_refused_by_name():
     with tf.distribute.OneDeviceStrategy("CPU:0").scope(), pytest.raises(ValueError, match="OneDeviceStrategy"):
         pg.PPO()
+
+
+def test_one_device_is_treated_like_several():
+    """Without virtual devices there is one; nothing but the scope may differ."""
+    weights = []
+    for strategy in (None, tf.distribute.MirroredStrategy(["CPU:0"])):
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            agent = pg.A2C(networks=pg.Networks((8,)), seed=0)
+            agent.compile()
+        agent.fit("CartPole-v1", total_steps=40, num_envs=4, epochs=1, verbose=0)
+        weights.append(agent.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    with strategy.scope(), pytest.raises(ValueError, match="`fit` must be called outside"):
+        agent.fit("CartPole-v1", total_steps=40, num_envs=4, verbose=0)
+    observations = keras.Input((4,))
+    networks = [keras.Model(observations, h(observations)) for h in (pg.heads.Categorical(2), pg.heads.NormalValue())]
+    with strategy.scope():
+        agent = pg.A2C(*networks, seed=0)
+        agent.compile()
+    with pytest.raises(ValueError, match="`policy` and `critic` must be made in the scope"):
+        agent.fit("CartPole-v1", total_steps=40, num_envs=4, verbose=0)
 
 
 def test_shares_need_rows_for_each_device():
