@@ -34,7 +34,7 @@ class Adaptation:
     """
 
     def __init__(self, size, full, noise, add):
-        self._full = full
+        self._full, self.began = full, noise
         self.noise = add("noise_scale", (), "float64")
         self.noise.assign(noise)
         self.told = add("told", (), "int64")

@@ -39,7 +39,7 @@ class EvolutionStrategies(Search):
         deterministic: Whether members act by the mode of their policy. True, as in unit 4.
         noise: σ > 0, in the unit of weights; a number or a schedule. 0.1: ours, because a small population has to tell
             its members apart; the authors' MuJoCo runs, of populations of thousands, have 0.02. With a `covariance` a
-            number, where σ begins.
+            number, where σ begins, and not to be changed once the networks are made.
         covariance: None for C = I, "diagonal", or "full", for at most 1,000 weights, since C has their square. Both
             need `pip install kerasrl-pg[cma]`.
 
@@ -90,6 +90,11 @@ class EvolutionStrategies(Search):
                 f"Received: population_size={self.population_size}, covariance={self.covariance!r}."
             )
         check_number("noise", self.noise, 0.0, exclusive=True)  # No schedule: σ adapts itself.
+        if self.adaptation is not None and self.noise != self.adaptation.began:
+            raise ValueError(
+                "`noise` must be set before the networks are made where there is a `covariance`, since σ has adapted "
+                f"itself from it. Received: noise={self.noise}, after {self.adaptation.began}. Make another agent."
+            )
         cma()
         if self.actor_critic is not None and self.covariance == "full" and self.size > LARGEST:
             raise ValueError(

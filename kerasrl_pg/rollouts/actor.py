@@ -97,7 +97,9 @@ class Actor:
         Raises:
             ValueError: If an observation or the policy's answer to it is not finite.
         """
-        arrays = tf.nest.flatten(observations) if noise is None else [*tf.nest.flatten(observations), noise]
+        arrays = [observations] if self._spec.single else tf.nest.flatten(observations)
+        if noise is not None:
+            arrays.append(noise)
         if masks is not None:
             arrays.append(masks)
         if self.memory_size:

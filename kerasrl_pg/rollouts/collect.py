@@ -94,13 +94,20 @@ class Recorder:
             next_inputs=Inputs(spec.empty(*shape), memory=memory()),
             valid=np.zeros(shape, bool),
         )
-        self._action_leaves = tf.nest.flatten(self.rollout.actions)
+        self._nested = tf.nest.is_nested(head.action_spec)
 
     def record_observations(self, t, observations):
         """What the actions of step t are chosen from; the row that holds it."""
-        row = self._spec.map(lambda _, storage: storage[t], self.rollout.inputs.observations)
-        self._spec.map(_store, row, observations)
-        return row
+        return self._store_observations(self.rollout.inputs.observations, t, observations)
+
+    def _store_observations(self, storage, t, observations):
+        # Every microsecond of a step counts where there is one environment: a single array meets no loop.
+        if self._spec.single:
+            storage[t] = observations
+            return storage[t]
+        for name, array in storage.items():
+            array[t] = observations[name]
+        return {name: array[t] for name, array in storage.items()}
 
     def record_memory(self, t, starts, memory):
         """What is remembered before step t, and where episodes start with it."""
@@ -108,8 +115,11 @@ class Recorder:
 
     def record_actions(self, t, actions, log_probs):
         """What is done in step t."""
-        for storage, leaf in zip(self._action_leaves, tf.nest.flatten(actions), strict=True):
-            storage[t] = leaf
+        if self._nested:
+            for storage, leaf in zip(*map(tf.nest.flatten, (self.rollout.actions, actions)), strict=True):
+                storage[t] = leaf
+        else:
+            self.rollout.actions[t] = actions
         self.rollout.log_probs[t] = log_probs
 
     def record_outcome(self, t, step):
@@ -117,8 +127,7 @@ class Recorder:
         self.rollout.rewards[t] = step.rewards
         self.rollout.terminated[t] = step.terminated
         self.rollout.truncated[t] = step.truncated
-        row = self._spec.map(lambda _, storage: storage[t], self.rollout.next_inputs.observations)
-        self._spec.map(_store, row, step.next_observations)
+        self._store_observations(self.rollout.next_inputs.observations, t, step.next_observations)
 
     def finished(self):
         """The rollout, with rewards in float32."""
@@ -282,10 +291,6 @@ def nothing_allowed(where):
         f"An action mask must allow something. Received: a mask of zeros {where}. End the episode there, or allow an "
         "action that does nothing."
     )
-
-
-def _store(_, storage, values):
-    storage[...] = values
 
 
 def check_finite(rollout, spec):

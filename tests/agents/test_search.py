@@ -415,6 +415,12 @@ def test_what_a_search_cannot_do_is_refused():
         ValueError, match="`covariance` must be 'diagonal' or None of a policy of more than 1000 weights"
     ):
         agent.bind(Aim.observation_space, Aim.action_space)
+    agent = MAKERS["full"]()
+    agent.noise = 0.5  # Nothing has adapted yet.
+    agent.bind(Aim.observation_space, Aim.action_space)
+    with pytest.raises(ValueError, match="`noise` must be set before the networks are made.*Received: noise=0.1"):
+        agent.noise = 0.1
+    assert agent.noise == 0.5 == float(agent.adaptation.noise)
 
 
 @pytest.mark.slow
