@@ -55,18 +55,6 @@ def test_it_is_saved_and_made_anew(tmp_path):
         agent.max_staleness = -1
 
 
-def test_one_worker_is_never_stale_and_learns_what_a2c_learns(one_ray):
-    a2c, a3c = (made(kind, horizon=8, reward_scaling=True, anneal_learning_rate=True) for kind in (pg.A2C, pg.A3C))
-    fit = {"env": "CartPole-v1", "total_steps": 480, "num_envs": 3, "epochs": 2, "verbose": 0}
-    logs, more = a2c.fit(**fit).history, a3c.fit(**fit, workers=1).history
-    assert_close(a2c, a3c)
-    assert more["staleness"] == [0, 0]
-    assert more["dropped"] == [0, 0]
-    for name in set(logs) - {"steps_per_second"}:
-        np.testing.assert_allclose(logs[name], more[name], rtol=1e-4, atol=1e-6)
-    assert a3c.programs.latest.experimental_get_tracing_count() == 1
-
-
 @pytest.mark.slow
 def test_what_is_stale_is_counted_and_may_be_dropped(one_ray):
     agent = made(pg.A3C, horizon=8, max_staleness=0)

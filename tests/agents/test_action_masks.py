@@ -101,6 +101,7 @@ def test_no_agent_does_what_is_forbidden(name, mode):
 
 
 @pytest.mark.parametrize("env", [Forbidding, InObservation])
+@pytest.mark.quick("Forbidding")
 def test_no_evaluation_does_what_is_forbidden(env):
     agent = made()
     agent.fit(env, num_envs=4, epochs=2, steps_per_epoch=1, verbose=0)
@@ -110,6 +111,7 @@ def test_no_evaluation_does_what_is_forbidden(env):
 
 @pytest.mark.parametrize("mode", [AutoresetMode.DISABLED, AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 @pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.quick("SyncVectorEnv-AutoresetMode.NEXT_STEP", "AsyncVectorEnv-AutoresetMode.SAME_STEP")
 def test_masks_follow_every_way_of_resetting(kind, mode):
     agent = made("a2c")
     env = vector(kind, mode)

@@ -284,7 +284,12 @@ def test_backup_resumes_an_interrupted_run_bit_for_bit(tmp_path):
     [
         ("rewards", "`rewards` must be finite.*environment 1 in step 4 of the rollout", False),
         pytest.param("rewards", "`rewards` must be finite.*environment 1 in step 4 of", True, marks=slow),
-        ("observations", "`(next_)?observations` must be finite.*environment 1 in step [45] of the rollout", False),
+        pytest.param(
+            "observations",
+            "`(next_)?observations` must be finite.*environment 1 in step [45] of the rollout",
+            False,
+            marks=slow,
+        ),
     ],
 )
 def test_a_nan_is_named_and_the_last_good_weights_are_kept(where, sentence, jit_compile):
@@ -378,6 +383,7 @@ class Astray(CompiledEnv):
 
 
 @pytest.mark.parametrize("several", [False, True])
+@pytest.mark.quick("True")
 def test_an_observation_that_is_no_choice_is_named(several):
     agent = pg.A2C(horizon=4, networks=pg.Networks(hidden_units=(4,)), seed=0)
     agent.compile(jit_compile=False)

@@ -57,6 +57,7 @@ def test_every_agent_sends_the_environment_s_own_structure(name, mode):
 
 
 @pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.quick("AsyncVectorEnv")
 def test_in_vector_environments(kind):
     env = kind([Body] * 3)
     try:

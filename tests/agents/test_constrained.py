@@ -127,7 +127,7 @@ def test_a_step_that_is_not_finite_is_not_taken(name, xla):
 
 
 @every_method
-@pytest.mark.quick("constrained", "npg")
+@pytest.mark.quick("constrained")
 def test_rows_that_are_no_transitions_are_no_data(name):
     ends = np.arange(32).reshape(16, 2) % 5 == 4  # Cut up, or values would leak over the gaps.
     results = []

@@ -491,7 +491,12 @@ class Broken(gym.Env):
     ("how", "error", "sentence"),
     [
         ("raise", RuntimeError, "Environment 1 raised OSError in step 4 .*the robot fell"),
-        ("observation", ValueError, "`(next_)?observations` must be finite.*environment 1 in step [45]"),
+        pytest.param(
+            "observation",
+            ValueError,
+            "`(next_)?observations` must be finite.*environment 1 in step [45]",
+            marks=pytest.mark.slow,
+        ),
         ("reward", ValueError, "`rewards` must be finite.*environment 1 in step 4"),
     ],
 )

@@ -27,8 +27,6 @@ AGENTS = {
     "ppo": lambda **kw: pg.PPO(**{**CONSERVATIVE, **kw}),
 }
 MODES = {"eager": {"run_eagerly": True}, "graph": {"jit_compile": False}, "xla": {"jit_compile": True}}
-# Those that differ most in all modes; the rest by `make slow`.
-MATRIX = [pytest.param(name, marks=() if name in ("ppo", "npg") else pytest.mark.slow) for name in AGENTS]
 
 
 class Episodes(gym.Env):
@@ -151,7 +149,7 @@ def test_what_is_remembered_is_the_episode_and_nothing_else(make, networks):
 
 
 @pytest.mark.parametrize("length", [1, 2, 4, 8])
-@pytest.mark.quick("1", "4")
+@pytest.mark.quick("4")
 def test_the_ratio_is_one_before_the_first_step(length):
     logs = {}
 
@@ -233,21 +231,24 @@ def fitted(name, mode, env=None, iterations=2, **kwargs):
     return agent
 
 
-@pytest.mark.parametrize("name", MATRIX)
-@pytest.mark.quick("ppo")
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.quick("a2c")
 def test_eager_graph_and_xla_agree(name):
+    def flat(model):
+        return np.concatenate([w.ravel() for w in model.get_weights()])
+
     agents = {mode: fitted(name, mode, sequence_length=2) for mode in MODES}
-    weights = {mode: np.concatenate([w.ravel() for w in agent.get_weights()]) for mode, agent in agents.items()}
     fresh = AGENTS[name](networks=NETWORKS, seed=3)
     fresh.bind(Compiled.observation_space, Compiled.action_space)
-    assert np.abs(agents["graph"].policy.get_weights()[0] - fresh.policy.get_weights()[0]).max() > 1e-4
+    moved = np.abs(flat(agents["graph"].policy) - flat(fresh.policy)).max()
+    assert moved > 2e-4
     for mode in ("eager", "xla"):
-        np.testing.assert_allclose(weights[mode], weights["graph"], atol=2e-4)
+        np.testing.assert_allclose(flat(agents[mode]), flat(agents["graph"]), atol=min(2e-4, 0.1 * moved))
     assert agents["xla"].programs.latest.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("name", MATRIX)
-@pytest.mark.quick("npg")
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.quick("a2c")
 def test_every_agent_trains_on_the_host(name):
     agent = fitted(name, "graph", lambda: gym.wrappers.TimeLimit(Episodes(), 6))
     assert agent.evaluate(Episodes, episodes=3)["episodes"] == 3

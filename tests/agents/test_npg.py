@@ -179,6 +179,7 @@ class Softplus(pg.heads.Gaussian):
         return tfd.Independent(tfd.Normal(loc, tf.nn.softplus(x)), 1)
 
 
+@pytest.mark.slow
 def test_nor_does_it_see_a_nonlinear_one():
     """Its first-order change is the same, so here the step is short; at σ = 4.5 the coordinates differ most."""
     changes = {}

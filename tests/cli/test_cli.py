@@ -250,6 +250,7 @@ def test_a_preset_is_taken_and_may_be_left_out(tmp_path):
 # Stopping and going on
 
 
+@pytest.mark.slow
 def test_what_is_killed_goes_on(tmp_path):
     out = tmp_path / "run"
     arguments = ["--agent=a2c", "--env=CartPole-v1", "--nopreset", "--total_steps=40000", "--checkpoint_seconds=0.1"]

@@ -110,7 +110,7 @@ def test_shapes_and_dtypes(name, num_envs):
 
 
 @every_env
-@pytest.mark.quick("breakout", "cartpole", "garnet", "repeated", "pixel_copter", "all_wrappers")
+@pytest.mark.quick("cartpole", "garnet", "pixel_copter", "all_wrappers")
 def test_observations_lie_in_the_space(name):
     env, _, (running, after, outcome) = record(name, "xla")
     for observations in (running.observations, after.observations, outcome.next_observations):
@@ -119,7 +119,7 @@ def test_observations_lie_in_the_space(name):
 
 
 @every_env
-@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("mode", [pytest.param("eager", marks=pytest.mark.slow), "graph"])
 def test_eager_graph_and_xla_agree(name, mode):
     # Rounding differs a little between the compilers, and grows over an episode.
     assert_equal(record(name, mode)[2], record(name, "xla")[2], rtol=1e-4, atol=1e-4)
@@ -137,6 +137,7 @@ def test_the_same_inputs_give_the_same_outputs_and_others_do_not(name):
 
 
 @every_env
+@pytest.mark.quick("breakout", "cartpole", "garnet", "repeated", "pixel_copter", "all_wrappers")
 def test_environments_do_not_mix(name):
     _, arguments, together = record(name, "graph")
     alone = make(name, num_envs=1)

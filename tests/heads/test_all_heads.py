@@ -197,7 +197,7 @@ def test_config_round_trip(name):
 
 
 @one_of_each
-@pytest.mark.quick("beta", "composite")
+@pytest.mark.quick("composite")
 def test_eager_graph_and_xla_agree(name):
     head = make(name)
     old, new, noise, actions = drawn(head)
@@ -237,7 +237,7 @@ def test_noise_is_the_same_in_xla(name):
 
 
 @one_of_each
-@pytest.mark.quick("categorical", "gaussian", "tanh_gaussian", "beta", "composite")
+@pytest.mark.quick("categorical", "gaussian", "tanh_gaussian", "composite")
 def test_fisher_product_by_double_backprop(name):
     """At p = q the KL and its gradient are 0, and its Hessian H is no less than 0: v'Hv >= 0."""
     head = make(name)

@@ -119,6 +119,7 @@ def fisher_by_scores(name, policy, x):
 
 
 @every_head
+@pytest.mark.quick(*(name for name in HEADS if name != "beta"))  # Whose gradients take ten seconds to build.
 def test_products_are_those_of_the_hessian_of_the_kl(name):
     policy = small_policy(HEADS[name]())
     x = RNG.normal(size=(5, 2)).astype("float32")

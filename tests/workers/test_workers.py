@@ -55,6 +55,20 @@ def test_workers_learn_what_one_process_learns(kind, settings):
         np.testing.assert_array_equal(logs[name], more[name])
 
 
+def test_gradients_of_one_worker_are_never_stale_and_learn_what_a2c_learns():
+    settings = {"horizon": 8, "gamma": 0.9, "reward_scaling": True, "anneal_learning_rate": True}
+    a2c, a3c = made(pg.A2C, **settings), made(pg.A3C, **settings)
+    fit = {"env": "CartPole-v1", "total_steps": 480, "num_envs": 3, "epochs": 2, "verbose": 0}
+    logs, more = a2c.fit(**fit).history, a3c.fit(**fit, workers=1).history
+    for mine, theirs in zip(a2c.get_weights(), a3c.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+    assert more["staleness"] == [0, 0]
+    assert more["dropped"] == [0, 0]
+    for name in set(logs) - {"steps_per_second"}:
+        np.testing.assert_allclose(logs[name], more[name], rtol=1e-4, atol=1e-6)
+    assert a3c.programs.latest.experimental_get_tracing_count() == 1
+
+
 class Trouble(gym.Wrapper):
     """CartPole, in which one worker comes to harm once, at a step of its life."""
 
