@@ -283,7 +283,8 @@ def cheetah_lines(records):
         "",
         "Return of the policy at so many environment steps of one run, its mean over 20 deterministic episodes, over "
         "100 at the run's end. Both policies linear in normalised observations. Ours: 32 members, σ 0.05, Adam 0.03. "
-        "ARS: RL Baselines3 Zoo's settings for HalfCheetah-v3, which are the paper's (Mania et al. 2018).",
+        "ARS: RL Baselines3 Zoo's settings for HalfCheetah-v3, which are the paper's (Mania et al. 2018). Seconds are "
+        "no comparison, since both ran beside other work.",
         "",
         "| method | seed | steps | return | episodes | seconds |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",

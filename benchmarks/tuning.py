@@ -177,13 +177,13 @@ def _with_interval(value, interval):
 
 
 def rate(workers, folder):
-    """Trials a minute of so many workers, and CPU seconds a trial: PPO for 65,536 steps, settings that cost the
+    """Trials a minute of so many workers, and CPU seconds a trial: PPO for 524,288 steps, settings that cost the
     same."""
     import kerasrl_pg as pg
 
     folder.mkdir(parents=True)
     settings = {"horizon": 128, "minibatch_size": 128}
-    pg.Run(pg.PPO, {"CartPole": {"num_envs": 8}}, 65_536, settings=settings).save(folder / "run.yaml")
+    pg.Run(pg.PPO, {"CartPole": {"num_envs": 8}}, 524_288, settings=settings).save(folder / "run.yaml")
     (folder / "space.json").write_text('{"optimizer.learning_rate": {"min": 1e-4, "max": 1e-2, "sampling": "log"}}')
     command = [sys.executable, "-m", "kerasrl_pg.cli", "tune", f"--config={folder}/run.yaml", "--seeds=1", "--trials=6"]
     command += [f"--space={folder}/space.json", "--retrain=0", f"--workers={workers}", f"--out={folder}/out"]

@@ -165,9 +165,10 @@ def walk():
 
 
 @pytest.fixture(scope="module")
-def one_ray():
+def one_ray(request):
     """One Ray for all tests of a module; each begins and ends its own workers."""
-    pytest.importorskip("ray")
+    pickle = pytest.importorskip("ray").cloudpickle
+    pickle.register_pickle_by_value(request.module)  # A worker cannot import it with what stands beside it.
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(engine.running(cpus=4))

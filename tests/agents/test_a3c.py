@@ -1,8 +1,5 @@
 """A3C: at no staleness it is A2C; what is stale is counted, and dropped where that was asked for."""
 
-import sys
-
-import cloudpickle
 import gymnasium as gym
 import keras
 import numpy as np
@@ -10,8 +7,6 @@ import pytest
 from test_constrained import OBSERVATIONS, rollout
 
 import kerasrl_pg as pg
-
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def made(kind, optimizer=None, **settings):

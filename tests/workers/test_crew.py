@@ -3,17 +3,14 @@
 import os
 import random
 import signal
-import sys
 import time
 
-import cloudpickle
 import gymnasium as gym
 import keras
 import pytest
 
 import kerasrl_pg as pg
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 
 
