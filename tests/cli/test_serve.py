@@ -104,7 +104,9 @@ def test_the_development_server_as_a_process(model, number):
     pytest.importorskip("uvicorn")
     command = [sys.executable, "-m", "kerasrl_pg.cli", "serve", f"--model={model}", "--development"]
     command += ["--port=0", "--rest_port=0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environ = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    with subprocess.Popen(command, env=environ, **pipes) as process:
         try:
             said = [process.stdout.readline() for _ in range(4)]
             assert said[0] == "Version 1 is served.\n" and "stand-in for TensorFlow Serving, for development" in said[1]
