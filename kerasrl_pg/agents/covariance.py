@@ -31,6 +31,9 @@ class Adaptation:
             diagonal, float64 [D].
         noise: σ to begin with.
         add: Function `(name, shape, dtype)` that gives a weight of the agent, of zeros.
+
+    Attributes:
+        began: σ to begin with.
     """
 
     def __init__(self, size, full, noise, add):

@@ -195,8 +195,7 @@ class Stepper:
         # EnvPool fixes its seeds when it is made, and warns where one is passed to reset.
         self._seeded_by_reset = not any(c.__module__.startswith("envpool") for c in type(env).__mro__)
         self._envs = env.envs if type(env) is SyncVectorEnv else None
-        rows = gym.spaces.Box, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary
-        self._plain = self._envs is not None and isinstance(env.action_space, rows)  # `iterate` looks it up each time.
+        self._iterate = iterate.dispatch(type(env.action_space))  # Looked up once, and not in each step.
         # Without shared memory, gymnasium's asynchronous worker forgets that a masked reset has been its autoreset.
         remembers = type(env) is SyncVectorEnv or (type(env) is AsyncVectorEnv and env.shared_memory)
         self._masked_reset = self.mode is AutoresetMode.DISABLED or (self.mode is AutoresetMode.NEXT_STEP and remembers)
@@ -280,8 +279,7 @@ class Stepper:
         if playing is not None:
             self._resetting = ~playing  # Nobody asks what is allowed there.
         try:
-            each = iter(actions) if self._plain else iterate(self.env.action_space, actions)
-            for env, action in zip(self._envs, each, strict=True):
+            for env, action in zip(self._envs, self._iterate(self.env.action_space, actions), strict=True):
                 if playing is None or playing[len(results)]:
                     results.append(env.step(action))
                 else:
