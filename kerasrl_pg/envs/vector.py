@@ -195,7 +195,7 @@ class Stepper:
         # EnvPool fixes its seeds when it is made, and warns where one is passed to reset.
         self._seeded_by_reset = not any(c.__module__.startswith("envpool") for c in type(env).__mro__)
         self._envs = env.envs if type(env) is SyncVectorEnv else None
-        self._iterate = iterate.dispatch(type(env.action_space))  # Looked up once, and not in each step.
+        self._iterate = iterate.dispatch(type(getattr(env, "action_space", None)))  # Once, and not in each step.
         # Without shared memory, gymnasium's asynchronous worker forgets that a masked reset has been its autoreset.
         remembers = type(env) is SyncVectorEnv or (type(env) is AsyncVectorEnv and env.shared_memory)
         self._masked_reset = self.mode is AutoresetMode.DISABLED or (self.mode is AutoresetMode.NEXT_STEP and remembers)
