@@ -25,6 +25,7 @@ import time
 import weakref
 import zlib
 from importlib import metadata
+from itertools import starmap
 from pathlib import Path
 
 FLAG = "--tf_xla_persistent_cache_directory"
@@ -35,6 +36,7 @@ NOTES = "checksums"
 TEMPORARY = ".tmp"  # TensorFlow's ending, too.
 
 _folder = None  # Where this process's programs are kept.
+_seen = set()  # The names of those that were looked at.
 _mended = weakref.WeakKeyDictionary()  # Programs that could not be read, and what replaces them.
 _known = weakref.WeakSet()  # Programs that have been called, whose file is noted.
 
@@ -70,6 +72,7 @@ def enable(environ=os.environ):
     environ["TF_XLA_FLAGS"] = " ".join(filter(None, words))
     if environ is os.environ:
         _folder = folder
+        _seen.update(os.listdir(folder))
     return folder
 
 
@@ -130,16 +133,48 @@ def check(folder, note=True):
         fresh[file.name] = size, changed, checksum
     if note and fresh != notes:
         with tempfile.NamedTemporaryFile("w", dir=folder, suffix=TEMPORARY, delete=False) as file:
-            file.writelines(f"{name} {' '.join(map(str, known))}\n" for name, known in fresh.items())
+            file.writelines(starmap(_line, fresh.items()))
         os.replace(file.name, folder / NOTES)
 
 
+def note_new(folder, seen):
+    """Notes the programs whose names are not in `seen`, a set, and adds them to it.
+
+    The others are not even looked up: a folder holds thousands.
+
+    Args:
+        folder: Of the programs.
+        seen: Names.
+
+    Raises:
+        OSError: If they cannot be noted.
+    """
+    new = set(os.listdir(folder)) - seen
+    for name in sorted(new):
+        file = folder / name
+        if file.suffix == ".pb":
+            with contextlib.suppress(FileNotFoundError):
+                status = file.stat()
+                _sync(file)  # As above.
+                noted = status.st_size, status.st_mtime_ns, zlib.crc32(file.read_bytes())
+                with open(folder / NOTES, "a") as notes:  # Another process may do so, too; the last line holds.
+                    notes.write(_line(name, noted))
+    seen |= new
+
+
+def _line(name, noted):
+    return f"{name} {' '.join(map(str, noted))}\n"
+
+
 def _read_notes(folder):
-    try:
-        lines = [line.split() for line in (folder / NOTES).read_text().splitlines()]
-        return {name: (int(size), int(changed), int(checksum)) for name, size, changed, checksum in lines}
-    except (OSError, ValueError):  # None yet, or damaged: the programs are noted anew.
-        return {}
+    """`{name: (size, time, checksum)}`; what is damaged is noted anew."""
+    notes = {}
+    with contextlib.suppress(OSError):
+        for line in (folder / NOTES).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                name, size, changed, checksum = line.split()
+                notes[name] = int(size), int(changed), int(checksum)
+    return notes
 
 
 def _sync(file):
@@ -188,7 +223,8 @@ def first_call(program, *arguments):
                 ) from again
     if _folder is not None:
         with contextlib.suppress(OSError):  # What is not noted now, the next process notes.
-            check(_folder, note=READ_ONLY not in os.environ["TF_XLA_FLAGS"])
+            if READ_ONLY not in os.environ["TF_XLA_FLAGS"]:
+                note_new(_folder, _seen)
     _known.add(program)
     return program, result
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrl_pg import compilation_cache
-from kerasrl_pg.compilation_cache import FLAG, NOTES, READ_ONLY, check, enable, first_call, prune
+from kerasrl_pg.compilation_cache import FLAG, NOTES, READ_ONLY, check, enable, first_call, note_new, prune
 
 
 def test_the_folder_is_the_users_own(tmp_path):
@@ -82,6 +82,39 @@ def test_programs_that_have_not_changed_are_not_read(tmp_path, monkeypatch):
     check(tmp_path)
     monkeypatch.setattr(compilation_cache.zlib, "crc32", lambda content: pytest.fail("read"))
     check(tmp_path)
+
+
+def test_what_is_new_is_noted_and_the_rest_is_not_looked_at(tmp_path, monkeypatch):
+    seen = set()
+    for name in ("a.pb", "b.pb", "half.tmp"):
+        (tmp_path / name).write_bytes(PROGRAM)
+        note_new(tmp_path, seen)
+    notes = (tmp_path / NOTES).read_text()
+    assert [line.split()[0] for line in notes.splitlines()] == ["a.pb", "b.pb"]
+    with monkeypatch.context() as patch:
+        patch.setattr(compilation_cache, "open", lambda *args: pytest.fail("opened"), raising=False)
+        patch.setattr(compilation_cache.Path, "stat", lambda self: pytest.fail("looked up"))
+        note_new(tmp_path, seen)
+    with monkeypatch.context() as patch:  # They are what `check` expects.
+        patch.setattr(compilation_cache.zlib, "crc32", lambda content: pytest.fail("read"))
+        check(tmp_path)
+    assert (tmp_path / NOTES).read_text() == notes
+    (tmp_path / "a.pb").write_bytes(PROGRAM[:100])
+    check(tmp_path)
+    assert not (tmp_path / "a.pb").exists() and (tmp_path / "b.pb").exists()
+
+
+def test_a_line_that_was_cut_off_costs_only_itself(tmp_path):
+    for name in ("a.pb", "b.pb"):
+        (tmp_path / name).write_bytes(PROGRAM)
+    check(tmp_path)
+    whole = (tmp_path / NOTES).read_text().splitlines()
+    (tmp_path / NOTES).write_text(f"{whole[0]}\n{whole[1][:12]}")
+    (tmp_path / "a.pb").write_bytes(PROGRAM[:100])
+    (tmp_path / "b.pb").write_bytes(PROGRAM[:100])
+    check(tmp_path)
+    left = {"a.pb", "b.pb"} - {whole[0].split()[0]}
+    assert {f.name for f in tmp_path.glob("*.pb")} == left  # What is not known to be damaged, TensorFlow reads.
 
 
 @pytest.mark.parametrize("reason", ["full", "read-only"])
