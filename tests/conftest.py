@@ -11,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import gymnasium as gym
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
 
@@ -42,9 +43,11 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(autouse=True)
-def what_is_not_about_xla_is_compiled_without(request, monkeypatch):
-    """XLA takes seconds to compile what most tests run for milliseconds; `jit_compile=True` stays what it is."""
-    if not (request.config.getoption("--xla") or any(map(request.node.get_closest_marker, ("slow", "xla")))):
+def what_runs_for_milliseconds_is_compiled_in_few(request, monkeypatch):
+    """XLA takes seconds, and TensorFlow's own optimizer of graphs tenths. `jit_compile=True` stays what it is."""
+    as_users = request.config.getoption("--xla") or any(map(request.node.get_closest_marker, ("slow", "xla")))
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not as_users})
+    if not as_users:
         asked = property(lambda agent: agent._jit_setting is True and not agent.run_eagerly)
         monkeypatch.setattr(kerasrl_pg.Agent, "compiled_with_xla", asked)
 

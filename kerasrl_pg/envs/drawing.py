@@ -72,6 +72,8 @@ class Canvas:
 
     def image(self):
         """The picture, uint8 [height x scale, width x scale, 3]."""
-        height, width, _ = self._points.shape
-        parts = self._points.reshape(height // FINE, FINE, width // FINE, FINE, 3)
-        return parts.mean((1, 3)).round().astype(np.uint8)
+        # Rows are added, then columns: `mean` over both axes takes ten times as long.
+        total = self._points.astype(np.uint16)
+        total = sum(total[row::FINE] for row in range(FINE))
+        total = sum(total[:, column::FINE] for column in range(FINE))
+        return ((total + FINE**2 // 2) // FINE**2).astype(np.uint8)

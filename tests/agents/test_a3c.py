@@ -25,6 +25,7 @@ SPACES = {"discrete": gym.spaces.Discrete(3), "box": gym.spaces.Box(-1.0, 1.0, (
 
 
 @pytest.mark.parametrize("name", SPACES)
+@pytest.mark.quick("box")
 def test_both_steps_are_a2cs(name):
     agents = [made(kind, reward_scaling=True) for kind in (pg.A2C, pg.A3C)]
     recorded = rollout(np.random.default_rng(0), SPACES[name], invalid=0.2)

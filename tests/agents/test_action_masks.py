@@ -169,7 +169,7 @@ def test_acting_obeys_and_wants_to_be_told(tmp_path):
 def test_the_exported_policy_obeys(env, tmp_path):
     agent = made()
     agent.fit(env, num_envs=4, epochs=1, steps_per_epoch=1, verbose=0)
-    served = tf.saved_model.load(agent.export(str(tmp_path / "1"))).signatures
+    served = tf.saved_model.load(agent.export(str(tmp_path / "1"), verify=False)).signatures
     rng = np.random.default_rng(0)
     masks = rng.random((200, CHOICES)) < 0.4
     masks[np.arange(200), rng.integers(CHOICES, size=200)] = True
@@ -269,6 +269,7 @@ class Terminal(Forbidding):
 
 @pytest.mark.parametrize("says", [True, False])
 @pytest.mark.parametrize("kwargs", [{}, {"autoreset_mode": AutoresetMode.NEXT_STEP}], ids=["own", "next_step"])
+@pytest.mark.quick("own-True", "next_step-False")
 def test_where_no_action_is_taken_no_mask_is_needed(kwargs, says):
     makers = [lambda: Terminal(says)] * 2
     env = AsyncVectorEnv(makers, shared_memory=False, **kwargs) if kwargs else makers[0]

@@ -185,7 +185,7 @@ def test_training_goes_on_bit_for_bit_after_loading(trained, walk):
     assert not same(trained.after, trained.weights)
 
 
-@pytest.mark.quick("ppo", "trpo")
+@pytest.mark.quick("ppo")
 def test_one_seed_gives_identical_weights_and_another_does_not(trained, walk):
     assert same(trained.weights, weights(fitted(MAKERS[trained.name], walk)))
     if trained.name in ("ppo", "trpo", "reinforce"):  # one of each family
@@ -220,7 +220,7 @@ def test_one_trace_over_fits_and_budgets(trained, walk):
         if n in ("a2c", "ppo", "trpo") or s in ("discrete", "box")
     ],
 )
-@pytest.mark.quick("ppo-discrete", "reinforce_value-box", "ppo-multi_binary")
+@pytest.mark.quick("reinforce_value-box", "ppo-multi_binary")
 def test_learns_a_bandit_on_every_action_space(name, space, bandit):
     env = bandit(SPACES[space])
     kwargs = {"horizon": 2, "episodes": 2} if name.startswith("reinforce") else {"horizon": 2, "entropy_coef": 0.0}
@@ -260,7 +260,7 @@ def test_value_of_reward_one_for_ever_is_one_over_one_minus_gamma(name, forever)
     assert value == pytest.approx(5.0, abs=0.05)
 
 
-@pytest.mark.xla  # As the other process does.
+@pytest.mark.slow
 def test_a_new_process_continues_bit_for_bit(tmp_path):
     """The whole claim once, through another interpreter: save, load there, train on, compare."""
     agent = pg.PPO(
@@ -390,7 +390,7 @@ def test_weights_that_were_not_finite_before_are_told_apart(walk):
         (pg.PPOPenalty, {"horizon": 1, "minibatch_size": 1}, 1),
     ],
 )
-@pytest.mark.quick("PPO-settings0-1", "TRPO-settings2-1")
+@pytest.mark.quick("PPO-settings0-1")
 def test_a_lone_advantage_is_not_standardised(method, settings, num_envs, walk):
     """It would be 0, and nothing learned without a word."""
     agent = method(**settings, networks=pg.Networks((4,)), seed=0)

@@ -104,6 +104,7 @@ def test_bound_may_fall_by_a_schedule():
 
 
 @every_method
+@pytest.mark.quick("trpo")
 def test_no_valid_row_no_gradient_no_step(name):
     agent, step = bound(METHODS[name])
     before = weights(agent.policy)
@@ -151,6 +152,7 @@ def test_rows_that_are_no_transitions_are_no_data(name):
 
 
 @every_method
+@pytest.mark.quick("npg")
 def test_regression_leaves_shared_layers_to_the_policy(name):
     """One trunk under both: the policy's step moves it, and keeps its bound; the regression moves the value head."""
     agent, step = bound(METHODS[name], networks=pg.Networks((8,), shared=True))

@@ -88,7 +88,7 @@ def test_step_has_the_divergence_asked_for(name):
     ("head", "mode"),
     [("categorical", "graph"), ("categorical", "xla"), ("categorical", "eager"), ("gaussian", "graph")],
 )
-@pytest.mark.quick("categorical-graph", "gaussian-graph")
+@pytest.mark.quick("gaussian-graph")
 def test_conjugate_gradient_steps_as_the_exact_inverse(head, mode):
     steps = []
     for iterations in (100, None):
@@ -233,6 +233,7 @@ def test_rows_of_the_fisher_matrix_are_drawn_anew(fraction, anew):
 
 
 @pytest.mark.parametrize("fraction", [0.25, 0.5])
+@pytest.mark.quick("0.25")
 def test_fisher_matrix_of_a_part_of_the_rows(fraction):
     seen = []
 

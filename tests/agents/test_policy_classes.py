@@ -45,7 +45,7 @@ EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for 
 
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("name", EACH)
-@pytest.mark.quick("npg-scored", "ppo-linear")
+@pytest.mark.quick("npg-scored")
 def test_every_agent_moves_saves_and_loads_every_class(name, kind, tmp_path):
     agent = AGENTS[name](networks=CLASSES[kind], seed=0, gamma=0.9)
     agent.compile(keras.optimizers.SGD(0.1), jit_compile=False)

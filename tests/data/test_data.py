@@ -207,6 +207,7 @@ def test_ids_and_folders(folder):
         Trajectories("cartpole-v0", behavior=pg.A2C())
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_nothing_that_loads(folder):
     program = (
         "import kerasrl_pg as pg\n"
@@ -228,23 +229,39 @@ def test_a_kill_leaves_nothing_that_loads(folder):
     assert not Path(part).exists()
 
 
-@pytest.fixture(scope="module")
-def played(tmp_path_factory):
-    """Many episodes of a small process by one policy, another policy, and what that returns."""
+def two_policies(folder, episodes):
+    """Episodes of a small process by one policy, another policy, what that returns, and what the first does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("datasets")))
+        patch.setenv("MINARI_DATASETS_PATH", str(folder))
         env = pg.envs.TabularMDP(num_envs=50, max_episode_steps=5, num_states=4, num_actions=3, branching=3)
         acted, other = (pg.A2C(networks=pg.models.Tabular(initializer), seed=seed) for seed, initializer in enumerate(
             keras.initializers.RandomNormal(stddev=0.3, seed=s) for s in (1, 2)))  # fmt: skip
         for agent in (acted, other):
             agent.bind(env.observation_space, env.action_space)
-        dataset = record(acted, env, "small/acted-v0", episodes=2000, num_envs=50)
+        dataset = record(acted, env, "small/acted-v0", episodes=episodes, num_envs=50)
         mdp = pg.lab.MDP.of(env, 1.0)
         yield dataset, other, pg.lab.objective(mdp, other), pg.lab.objective(mdp, acted)
 
 
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    yield from two_policies(tmp_path_factory.mktemp("datasets"), 2000)
+
+
+@pytest.fixture(scope="module")
+def played_little(tmp_path_factory):
+    yield from two_policies(tmp_path_factory.mktemp("datasets"), 400)
+
+
+def test_few_episodes_tell_two_policies_apart(played_little):
+    dataset, other, truth, behavior = played_little
+    found = estimate_return(other, dataset, "doubly_robust")
+    low, high = found.interval
+    assert low < truth < high < behavior and low < found.value < high and found.episodes == 400
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.quick("doubly_robust")
 def test_the_estimate_is_near_the_truth(played, method):
     dataset, other, truth, behavior = played
     found = estimate_return(other, dataset, method)
@@ -266,8 +283,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(played):
         assert held > 15, (method, held)
 
 
-def test_estimates_are_refused_where_they_cannot_be(played):
-    dataset, other, *_ = played
+def test_estimates_are_refused_where_they_cannot_be(played_little):
+    dataset, other, *_ = played_little
     with pytest.raises(ValueError, match="`method` must be"):
         estimate_return(other, dataset, "plain")
     reinforce = pg.REINFORCE(networks=pg.models.Tabular(), seed=0)

@@ -112,14 +112,15 @@ def test_shapes_and_dtypes(name, num_envs):
 @every_env
 @pytest.mark.quick("cartpole", "garnet", "pixel_copter", "all_wrappers")
 def test_observations_lie_in_the_space(name):
-    env, _, (running, after, outcome) = record(name, "xla")
+    env, _, (running, after, outcome) = record(name, "graph")
     for observations in (running.observations, after.observations, outcome.next_observations):
         for observation in observations.reshape(-1, *observations.shape[2:]):
             assert observation.astype(env.observation_space.dtype) in env.observation_space
 
 
 @every_env
-@pytest.mark.parametrize("mode", [pytest.param("eager", marks=pytest.mark.slow), "graph"])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.quick(*(f"graph-{name}" for name in ("acrobot", "breakout", "garnet", "pixel_copter", "all_wrappers")))
 def test_eager_graph_and_xla_agree(name, mode):
     # Rounding differs a little between the compilers, and grows over an episode.
     assert_equal(record(name, mode)[2], record(name, "xla")[2], rtol=1e-4, atol=1e-4)

@@ -15,7 +15,8 @@ import kerasrl_pg as pg
 from kerasrl_pg.training import mirrored
 
 SCRIPT = Path(__file__).parent / "two_devices.py"
-MORE = ["a2c", "a2c-decreasing", "a2c-memory", "ppo", "ppo-batch", "ppo-stops", "ppo-normalized", "ppo-regularized"]
+MORE = ["a2c-decreasing", "a2c-memory", "ppo", "ppo-memory", "ppo-batch", "ppo-stops"]
+MORE += ["ppo-normalized", "ppo-regularized"]
 
 
 def run(folder, names):
@@ -46,8 +47,8 @@ SENTENCES = {
 
 def test_two_devices_end_in_the_weights_of_one(tmp_path):
     """In one test, for the sake of one process."""
-    results = run(tmp_path, ["ppo-memory", "clipped", "invalid_rows", "refused"])
-    assert_same(results["ppo-memory"])
+    results = run(tmp_path, ["a2c", "clipped", "invalid_rows", "refused"])
+    assert_same(results["a2c"])
     assert results["clipped"] < 1e-6  # The whole gradient is, not each device's.
     assert results["invalid_rows"]["difference"] < 1e-6  # Devices with few valid rows count for less.
     assert results["invalid_rows"]["logs"] < 1e-5
