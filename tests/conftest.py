@@ -172,7 +172,8 @@ def one_ray(request):
     """One Ray for all tests of a module; each begins and ends its own workers."""
     pickle = pytest.importorskip("ray").cloudpickle
     pickle.register_pickle_by_value(request.module)  # A worker cannot import it with what stands beside it.
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # Else they hardly begin while other tests are running.
         try:
             stack.enter_context(engine.running(cpus=4))
         except RuntimeError as error:
