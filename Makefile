@@ -5,6 +5,7 @@ RUN := TF_CPP_MIN_LOG_LEVEL=2
 WORKERS ?= 2
 TEST = $(RUN) .venv/bin/python -m pytest -q -n $(WORKERS) --dist=worksteal
 INSTALLED := .venv/.installed
+ROOMS := $(addprefix tests/,baselines envs heads models ops rollouts saving)
 PEERS := benchmarks/.venv
 PUREJAXRL := benchmarks/.venv-purejaxrl
 RLLIB := benchmarks/.venv-rllib
@@ -19,9 +20,11 @@ demo: $(INSTALLED)  ## train PPO on CartPole-v1, evaluate 100 episodes, export (
 	.venv/bin/kerasrl-pg train --agent=ppo --env=CartPole-v1 --total_steps=100000 \
 	    --episodes=100 --out=runs/cartpole --overwrite
 
-# In two runs, since what XLA has compiled stays with its process: 30 MB for each agent.
+# In three runs, since what XLA has compiled stays with its process: 30 MB for each agent.
 test: $(INSTALLED)  ## the tests, without the slow ones
-	$(TEST) tests/agents; first=$$?; $(TEST) --ignore=tests/agents && exit $$first
+	@status=0; for part in tests/agents "$(ROOMS)" "tests $(patsubst %,--ignore=%,tests/agents $(ROOMS))"; do \
+	    $(TEST) $$part || status=$$?; \
+	done; exit $$status
 
 slow: $(INSTALLED)  ## the tests that train, and the rest of each matrix
 	$(TEST) -m slow

@@ -51,9 +51,13 @@ def flatten_time(structure):
     >>> flatten_time({"rewards": tf.constant([[1, 2], [3, 4], [5, 6]])})["rewards"].numpy()
     array([1, 2, 3, 4, 5, 6], dtype=int32)
     """
-    return tf.nest.map_structure(
-        lambda tensor: tf.reshape(tensor, tf.concat([[-1], tf.shape(tensor)[2:]], 0)), structure
-    )
+
+    def merged(tensor):
+        shape = tf.TensorShape(np.shape(tensor))[2:]
+        known = shape.is_fully_defined()
+        return tf.reshape(tensor, [-1, *shape] if known else tf.concat([[-1], tf.shape(tensor)[2:]], 0))
+
+    return tf.nest.map_structure(merged, structure)
 
 
 def masked_mean(x, valid=None):
@@ -97,9 +101,11 @@ def magnitudes(x):
     [True, False, False]
     """
     x = tf.convert_to_tensor(x)
-    x = tf.reshape(x if x.dtype == tf.float64 else tf.cast(x, tf.float32), [-1, *x.shape[-1:]])
-    tiny = tf.constant(1e-300 if x.dtype == tf.float64 else 1e-30, x.dtype)
-    return tf.cast(tf.reduce_sum(x * tiny, 0) if x.shape.rank == 2 else x * tiny, tf.float32)
+    x = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
+    if x.shape.rank == 0 or x.shape.rank > 2:
+        x = tf.reshape(x, [-1, *x.shape[-1:]])
+    x *= 1e-300 if x.dtype == tf.float64 else 1e-30
+    return tf.cast(tf.reduce_sum(x, 0) if x.shape.rank == 2 else x, tf.float32)
 
 
 def masked_moments(x, valid=None):

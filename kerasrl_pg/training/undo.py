@@ -35,7 +35,7 @@ def undo_unless_finite(update, variables):
     old = [tf.identity(variable) for variable in variables]
     result, witnesses = update()
     judged = [*witnesses, *(variable for variable in variables if variable.dtype.is_floating)]
-    parts = [tf.reshape(ops.magnitudes(tensor), [-1]) for tensor in judged]
+    parts = [ops.magnitudes(tensor) for tensor in judged]
     places = np.repeat(np.arange(1, len(parts) + 1, dtype="int32"), [part.shape[0] for part in parts])
     first = tf.reduce_min(tf.where(tf.math.is_finite(tf.concat(parts, 0)), len(parts) + 1, places))
     stands = first > len(parts)

@@ -296,7 +296,7 @@ class StopAfter(keras.callbacks.Callback):
 def test_autoreset_modes_train_to_identical_weights(walk):
     agents = []
     for mode in (None, "NextStep", "SameStep", "Disabled"):
-        agents.append(MAKERS["ppo"]())
+        agents.append(MAKERS["a2c"]())
         agents[-1].compile(run_eagerly=True)
         envs = walk if mode is None else gym.vector.SyncVectorEnv([walk] * 4, autoreset_mode=mode)
         agents[-1].fit(envs, num_envs=4, epochs=1, steps_per_epoch=3, verbose=0, seed=5)

@@ -136,7 +136,7 @@ def test_one_trace_over_fits_budgets_and_equal_environments(name):
         *(pytest.param(name, 3, marks=slow) for name in ("ppo_penalty", "reinforce_value", "trpo")),
     ],
 )
-@pytest.mark.quick("ppo-1")
+@pytest.mark.quick("a2c-3")
 def test_a_saved_run_goes_on_bit_for_bit(name, at, tmp_path):
     """Saved in the middle of an epoch, with a falling learning rate and scaled rewards; every agent is on the host."""
     kwargs = {"anneal_learning_rate": True, "reward_scaling": True}
@@ -223,7 +223,7 @@ def test_a_second_fit_goes_on_with_the_episodes_and_a_seed_starts_anew():
 @pytest.mark.parametrize(
     "name", ["a2c", "ppo", "reinforce_value", *(pytest.param(name, marks=slow) for name in ("reinforce", "trpo"))]
 )
-@pytest.mark.quick("ppo")
+@pytest.mark.quick("a2c")
 def test_it_learns_the_road_and_its_policy_does_on_the_host(name):
     kwargs = {"horizon": 12, "episodes": 1} if name.startswith("reinforce") else {"entropy_coef": 0.0}
     if name == "reinforce":

@@ -49,7 +49,7 @@ FAST = {("a2c", "graph"), ("ppo", "graph"), ("ppo", "xla"), ("trpo", "graph"), (
     "name, mode",
     [pytest.param(n, m, marks=() if (n, m) in FAST else pytest.mark.slow) for n in AGENTS for m in MODES],
 )
-@pytest.mark.quick("reinforce-eager", "ppo-xla")
+@pytest.mark.quick("reinforce-eager", "ppo-graph")
 def test_every_agent_sends_the_environment_s_own_structure(name, mode):
     agent = made(name, mode)
     history = agent.fit(Body, num_envs=4, epochs=2, steps_per_epoch=1, verbose=0).history

@@ -72,7 +72,7 @@ def test_a_run_is_saved_and_goes_on(method, walk, tmp_path):
     assert same(agent, loaded) and not all(map(np.array_equal, before, agent.get_weights()))
 
 
-@pytest.mark.xla
+@pytest.mark.slow
 def test_eager_graph_and_xla_agree(walk):
     agents = []
     for how in ({"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}):

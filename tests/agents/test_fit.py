@@ -287,14 +287,17 @@ def test_a_setting_changed_between_fits_takes_effect(walk):
     assert len({id(each) for each in (program, second, third)}) == 3
 
 
-@pytest.mark.parametrize("memory", [None, "gru"])
-@pytest.mark.quick("gru")
-def test_a_dropped_agent_leaves_no_graph(walk, memory):
+@pytest.mark.parametrize(
+    ("kind", "memory"), [pytest.param(pg.PPO, None, id="ppo"), pytest.param(pg.A2C, pg.models.GRU(3), id="a2c-gru")]
+)
+@pytest.mark.quick("a2c-gru")
+def test_a_dropped_agent_leaves_no_graph(walk, kind, memory):
     """10 MB each time, in a search over settings."""
 
     def graphs():
-        networks = pg.Networks((4,), memory=memory and pg.models.GRU(3))
-        agent = pg.PPO(horizon=8, minibatch_size=16, update_epochs=2, networks=networks, seed=0)
+        networks = pg.Networks((4,), memory=memory)
+        passes = {"minibatch_size": 16, "update_epochs": 2} if kind is pg.PPO else {}
+        agent = kind(horizon=8, networks=networks, seed=0, **passes)
         agent.compile(jit_compile=False)
         agent.fit(walk, epochs=1, steps_per_epoch=1, num_envs=4, verbose=0)
         del agent

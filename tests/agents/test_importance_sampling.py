@@ -167,7 +167,7 @@ def test_a_fit_goes_on_bit_for_bit(name, dataset, tmp_path):
     assert int(straight.iterations) == 12 and straight.programs.latest.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.xla
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["importance"])
 def test_eager_graph_and_xla_agree(name, dataset):
     agents = [

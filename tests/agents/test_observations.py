@@ -43,7 +43,7 @@ class Noise(gym.Env):
 
 
 @pytest.mark.parametrize("name", SPACES)
-@pytest.mark.quick("dict", "image")
+@pytest.mark.quick("dict")
 def test_observations_of_every_space(name, tmp_path):
     def make():
         return Noise(SPACES[name])

@@ -118,7 +118,7 @@ def test_no_accepted_step_breaks_a_promise():
         ("mixture", True, 5),
     ],
 )
-@pytest.mark.quick("mixture-True-5")
+@pytest.mark.quick("mixture-False-5")
 def test_promises_are_kept_with_every_head(head, xla, updates):
     agent = bound(head=head, max_kl=0.05, damping=1e-3)
     step, accepted = compiled(agent, xla), 0

@@ -162,6 +162,7 @@ def test_plot_draws_seeds_and_single_runs(done, tmp_path):
         run_here("plot", tmp_path / "three", f"--out={tmp_path}/x.png")
 
 
+@pytest.mark.slow
 def test_report(done, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     out, _ = done

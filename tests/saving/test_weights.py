@@ -356,6 +356,7 @@ for save in (
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
     result = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr

@@ -77,7 +77,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.quick("box", "discrete_int64")
+@pytest.mark.quick("discrete_int64")
 def test_gives_the_saved_models_actions(act, tmp_path, case):
     shape, choose = CASES[case]
     model = export_toy(tmp_path / "1", shape, choose)
