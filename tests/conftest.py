@@ -11,12 +11,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import gymnasium as gym
 import numpy as np
 import pytest
-import tensorflow as tf
-from tensorflow.python.eager import context
-from tensorflow.python.framework import ops
 
-import kerasrl_pg
-from kerasrl_pg.workers import engine
+# TensorFlow and the library are imported where they are needed: of the processes of `-n 2` the third needs neither.
 
 try:
     trim = ctypes.CDLL("libc.so.6").malloc_trim
@@ -46,6 +42,10 @@ def pytest_collection_modifyitems(config, items):
 def what_runs_for_milliseconds_is_compiled_in_few(request, monkeypatch):
     """XLA takes seconds, and TensorFlow's own optimizer of graphs tenths. `jit_compile=True` stays what it is."""
     as_users = request.config.getoption("--xla") or any(map(request.node.get_closest_marker, ("slow", "xla")))
+    import tensorflow as tf
+
+    import kerasrl_pg
+
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not as_users})
     if not as_users:
         asked = property(lambda agent: agent._jit_setting is True and not agent.run_eagerly)
@@ -69,6 +69,9 @@ def resident():
 @pytest.fixture(autouse=True)
 def memory_is_given_back():
     """After each test that has taken much; else a worker keeps what its largest tests took."""
+    from tensorflow.python.eager import context
+    from tensorflow.python.framework import ops
+
     yield
     # TensorFlow registers each custom gradient, of a layer say, for ever, and with it the graph it is in. Those of TFP
     # may be in functions that it keeps.
@@ -170,6 +173,8 @@ def walk():
 @pytest.fixture(scope="module")
 def one_ray(request):
     """One Ray for all tests of a module; each begins and ends its own workers."""
+    from kerasrl_pg.workers import engine
+
     pickle = pytest.importorskip("ray").cloudpickle
     pickle.register_pickle_by_value(request.module)  # A worker cannot import it with what stands beside it.
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:

@@ -53,6 +53,7 @@ def test_comes_back_from_its_configuration(preset):
     assert again.get_config() == agent.get_config()
 
 
+@pytest.mark.quick("A2C_CARTPOLE", "NPG_CARTPOLE", "PPO_HALF_CHEETAH", "REINFORCE_CARTPOLE", "TRPO_HOPPER")
 def test_two_agents_share_nothing(preset):
     first, second = preset.agent(seed=3), preset.agent(seed=3)
     assert first.optimizer is not second.optimizer

@@ -77,8 +77,12 @@ def test_one_file_holds_it_all(tmp_path):
     assert "A2C on kerasrl_pg/Vacuum-v0, 160 steps" in text and "horizon: 8" in text
     for name in ("random", "at initialisation", "now"):
         assert f"<td>{name}</td>" in text
-    compiled = pg.Run(pg.TRPO, {"Vacuum": {"num_envs": 4}}, 32, settings={"horizon": 8, "minibatch_size": 8}, seed=0)
-    path = report.report(compiled, compiled.train(verbose=0), tmp_path / "b.html", episodes=4, rollouts=3)
-    assert "A compiled environment has no pictures" in path.read_text(encoding="utf8")
     with pytest.raises(ValueError, match="`filepath` must end in '.html'"):
         report.report(run, agent, tmp_path / "a.txt", episodes=1, rollouts=2)
+
+
+@pytest.mark.slow
+def test_a_compiled_environment_has_no_pictures(tmp_path):
+    run = pg.Run(pg.TRPO, {"Vacuum": {"num_envs": 4}}, 32, settings={"horizon": 8, "minibatch_size": 8}, seed=0)
+    path = report.report(run, run.train(verbose=0), tmp_path / "b.html", episodes=4, rollouts=3)
+    assert "A compiled environment has no pictures" in path.read_text(encoding="utf8")

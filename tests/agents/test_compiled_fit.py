@@ -335,6 +335,7 @@ def test_an_update_that_is_not_finite_is_undone_and_named(name):
         again.fit(Growing(), epochs=1, steps_per_epoch=2, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_fused_execution_stops_at_the_nan():
     agent = make("a2c", {"steps_per_execution": 5})
     with pytest.raises(ValueError, match="environment 1 in step 3 of the rollout"):

@@ -66,6 +66,7 @@ def test_in_vector_environments(kind):
         env.close()
 
 
+@pytest.mark.slow
 def test_it_learns():
     agent = pg.PPO(horizon=32, minibatch_size=64, update_epochs=4, networks=NETWORKS, seed=0)
     agent.compile(keras.optimizers.Adam(1e-2), jit_compile=False)

@@ -85,6 +85,7 @@ def test_eager_graph_and_xla_agree(walk):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rollouts_are_whole_episodes_on_compiled_environments_too():
     networks, env = pg.Networks((6,), memory=pg.models.GRU(4)), pg.envs.TabularMDP(num_envs=4, max_episode_steps=5)
     agent = compiled(pg.TRPO, episodes=2, baseline=BASELINES["time"], networks=networks)

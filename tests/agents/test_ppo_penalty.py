@@ -99,7 +99,7 @@ def test_gradient_at_ratio_one_is_a2cs(walk):
 
 
 @pytest.mark.parametrize("estimator", [None, "sampled"])
-@pytest.mark.quick("None")
+@pytest.mark.slow
 def test_a_high_price_keeps_the_policy_in_its_place(estimator, walk):
     divergences = [
         fit(
@@ -112,6 +112,7 @@ def test_a_high_price_keeps_the_policy_in_its_place(estimator, walk):
     assert divergences[1] < 0.1 * divergences[0]
 
 
+@pytest.mark.slow
 def test_multiplier_finds_its_place():
     """Over a fit the divergence comes to lie about the target, from a multiplier far too high."""
     agent = penalty(target_kl=0.01, initial_penalty=1000.0, horizon=64)

@@ -130,7 +130,7 @@ def test_another_seed_finds_something_else():
 
 
 @every_search
-@pytest.mark.quick("annealing", "strategies", "diagonal")
+@pytest.mark.quick("strategies", "diagonal")
 def test_it_learns_what_is_known(name):
     """1 is the most that a step pays; the first policies get about 0.9."""
     settings = {"networks": pg.Networks(()), "population_size": 16, "noise": 0.3}
@@ -203,7 +203,7 @@ def test_one_program_serves_all_fits():
     assert agent.programs.latest is program and program.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.quick("history")
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [None, pg.models.History(2), pg.models.GRU(3)], ids=["none", "history", "gru"])
 def test_who_remembers_the_cue_is_right(memory):
     networks = pg.Networks((), memory=memory)

@@ -364,6 +364,7 @@ def test_the_installed_command_is_silent_and_the_library_is_not(tmp_path):
     assert imported.stdout_text == "None\n" and "port.cc" in imported.stderr_text
 
 
+@pytest.mark.slow
 def test_training_goes_on_by_the_saved_agents_method(tmp_path):
     saved(tmp_path / "agent.keras", pg.TRPO, horizon=16, minibatch_size=16)
     arguments = ["train", f"--from={tmp_path}/agent.keras", "--env=CartPole-v1", "--total_steps=128", "--num_envs=4"]

@@ -1,11 +1,12 @@
 """What several of the heads' tests need."""
 
 import pytest
-import tensorflow as tf
 
 
 def _litert_program(function):
     """The function as a LiteRT program of builtin operations only, converted at its first call."""
+    import tensorflow as tf
+
     interpreters = []
 
     def convert(arguments):

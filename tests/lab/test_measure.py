@@ -110,6 +110,7 @@ def test_what_is_wrong_is_seen():
 
 
 @pytest.mark.parametrize("name", WRONG_CRITICS)
+@pytest.mark.quick("GAE(0.5)")
 def test_a_wrong_critic_biases_by_what_the_process_predicts(name):
     env = world(seed=1)
     agent = WRONG_CRITICS[name](env, "tabular")
@@ -169,6 +170,7 @@ def test_inequalities():
     assert to_go.variance + 3 * to_go.variance_error < whole.variance - 3 * whole.variance_error
 
 
+@pytest.mark.slow
 def test_weighted_average_below_average_below_none():
     """A choice between 10, nine times in ten, and 5. In closed form, for N episodes and a known constant b:
     N Var = Σ_a π_a ‖∇log π_a‖² (R_a - b)² - ‖∇J‖²."""
@@ -193,6 +195,7 @@ def test_weighted_average_below_average_below_none():
     assert variance(5.5) == pytest.approx(0.0, abs=1e-12)  # What weights tend to, with many episodes.
 
 
+@pytest.mark.slow
 def test_variance_falls_as_one_over_episodes():
     env, counts = world(), [1, 4, 16]
     found = lab.sweep(lambda: made(pg.REINFORCE, env, "tabular"), env, samples=500, num_envs=counts)
