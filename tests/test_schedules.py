@@ -126,6 +126,7 @@ def test_a_resumed_fit_goes_on_where_it_was(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_lambda_follows_its_schedule():
     """GAE's λ falls from 1 to 0: the first update is that of λ = 1, one after the budget that of 0."""
     found = {}

@@ -73,7 +73,7 @@ def fitted(name, iterations=4, compile_kwargs=None, env=None, **kwargs):
 
 
 @pytest.mark.parametrize("name", ["a2c", "ppo", *(pytest.param(n, marks=slow) for n in ("reinforce_value", "trpo"))])
-@pytest.mark.quick("a2c")
+@pytest.mark.slow
 def test_steps_per_execution_changes_nothing(name):
     one, three = fitted(name), fitted(name, compile_kwargs={"steps_per_execution": 3})
     assert same(weights(one), weights(three))

@@ -84,6 +84,7 @@ def test_what_is_left_out_is_seen(monkeypatch):
     assert not clipped.unbiased and not unweighted.unbiased
 
 
+@pytest.mark.slow
 def test_per_decision_weights_scatter_less():
     _, whole = measured(per_decision=False)
     _, each = measured(per_decision=True)
@@ -195,6 +196,7 @@ def test_estimated_log_probs_serve_as_stored_ones(dataset):
     assert (rates > clone(np.arange(1, 4)).probs_parameter().numpy()[:, 1]).all()  # Right is where it pays.
 
 
+@pytest.mark.slow
 def test_memory_and_masks(tmp_path, monkeypatch):
     class Masked(pg.envs.TabularMDP):
         def action_masks(self, state):

@@ -247,8 +247,8 @@ def test_eager_graph_and_xla_agree(name):
     assert agents["xla"].programs.latest.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGENTS)
-@pytest.mark.quick("a2c")
 def test_every_agent_trains_on_the_host(name):
     agent = fitted(name, "graph", lambda: gym.wrappers.TimeLimit(Episodes(), 6))
     assert agent.evaluate(Episodes, episodes=3)["episodes"] == 3

@@ -149,7 +149,7 @@ def angle(a, b):
 
 
 @pytest.mark.parametrize("iterations", [None, 40])
-@pytest.mark.quick("40")
+@pytest.mark.slow
 def test_natural_gradient_does_not_see_the_parametrisation(iterations):
     rng = np.random.default_rng(3)
     kernel, matrix = rng.normal(size=(3, 3)), rng.normal(size=(3, 3)) * [[3.0], [1.0], [0.3]]

@@ -40,7 +40,7 @@ XLA, GRAPH, EAGER = {"jit_compile": True}, {"jit_compile": False}, {"run_eagerly
         ("gaussian", EAGER),
     ],
 )
-@pytest.mark.quick("categorical-mode9")
+@pytest.mark.quick("gaussian-mode3")
 def test_ratio_is_one_while_the_weights_are_the_old_ones(head, mode, bandit):
     """At learning rate 0 every minibatch is a first one: (r - 1) - log r is 0, and nothing is clipped.
 

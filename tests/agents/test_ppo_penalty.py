@@ -42,7 +42,7 @@ class Rigged(pg.PPOPenalty):
 
 
 @pytest.mark.parametrize("mode", [{"jit_compile": True}, {"jit_compile": False}, {"run_eagerly": True}])
-@pytest.mark.quick("mode0")
+@pytest.mark.quick("mode1")
 def test_multiplier_follows_the_rule(mode, walk):
     agent = penalty(Rigged, target_kl=0.01, initial_penalty=2.0, update_epochs=1)
     agent.kls = [0.001, 0.0066, 0.0067, 0.0149, 0.0151, 0.2, 0.2, 0.01, 0.002]

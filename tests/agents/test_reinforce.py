@@ -223,6 +223,7 @@ def test_each_network_s_updates_count_for_themselves(shared, walk):
     assert int(agent.optimizer.iterations) == 30 and int(agent.critic_optimizer.iterations) == 90
 
 
+@pytest.mark.slow
 def test_one_optimizer_is_two_of_the_same_settings(walk, tmp_path):
     schedule = keras.optimizers.schedules.PolynomialDecay(0.05, 4, 0.0)
 

@@ -112,7 +112,7 @@ def same(left, right):
 
 
 @every_search
-@pytest.mark.quick("full")
+@pytest.mark.quick("diagonal")
 def test_it_goes_on_bit_for_bit_after_loading(name, tmp_path):
     straight, first = fitted(name, Aim(), 4), fitted(name, Aim(), 2)
     first.save(tmp_path / "agent.keras")

@@ -97,6 +97,7 @@ def test_seeds_that_chose_the_best_do_not_judge_it(folder):
         pg.tuning.results(folder).retrain([2, 3])
 
 
+@pytest.mark.slow
 def test_best_and_default_on_new_seeds(folder, run, tmp_path):
     comparison = pg.tuning.results(folder).retrain(1, episodes=3, folder=tmp_path / "again")
     assert comparison.seeds == [3] and comparison.best.shape == comparison.default.shape == (1,)
