@@ -64,6 +64,7 @@ def test_entropy_of_an_even_draw(space, entropy):
     assert report._even_entropy(space) == (None if entropy is None else pytest.approx(entropy))
 
 
+@pytest.mark.slow
 def test_one_file_holds_it_all(tmp_path):
     run = pg.Run(pg.A2C, "kerasrl_pg/Vacuum-v0", 160, num_envs=4, settings={"horizon": 8}, seed=0)
     import keras

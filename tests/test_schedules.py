@@ -103,6 +103,7 @@ def test_in_steps_or_iterations_on_any_environment(budget, env):
     np.testing.assert_allclose(history["entropy_coef"], [1.0, 0.75, 0.5, 0.25])
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_goes_on_where_it_was(tmp_path):
     def agent():
         return compiled(pg.A2C(**SMALL, entropy_coef=linear(1.0), estimator=pg.estimators.GAE(linear(1.0, 0.5))))

@@ -209,6 +209,7 @@ def test_processes_and_thread_counts_give_identical_weights(tmp_path):
     assert same(*results)
 
 
+@pytest.mark.slow
 def test_a_second_fit_goes_on_with_the_episodes_and_a_seed_starts_anew():
     straight, twice, anew = make("a2c"), make("a2c"), make("a2c")
     straight.fit(Road(), epochs=1, steps_per_epoch=4, verbose=0)

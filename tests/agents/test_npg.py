@@ -69,7 +69,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-@pytest.mark.quick("beta")
+@pytest.mark.quick("categorical")
 def test_step_has_the_divergence_asked_for(name):
     """½ d^T F d = δ, and what is left out is of third order, and small without hidden layers."""
     inputs = keras.Input((3,))

@@ -79,6 +79,7 @@ def test_solves_a_corridor_on_either_kind_of_environment_and_is_exported(kind, t
     assert other.actor_critic.policy.count_params() == 16 * 4
 
 
+@pytest.mark.slow
 def test_masks_forbid_what_a_table_prefers():
     class Masked(pg.envs.Corridor):
         def action_masks(self, state):

@@ -130,7 +130,7 @@ def test_another_seed_finds_something_else():
 
 
 @every_search
-@pytest.mark.quick("strategies", "diagonal")
+@pytest.mark.quick("diagonal")
 def test_it_learns_what_is_known(name):
     """1 is the most that a step pays; the first policies get about 0.9."""
     settings = {"networks": pg.Networks(()), "population_size": 16, "noise": 0.3}

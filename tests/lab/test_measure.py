@@ -163,6 +163,7 @@ def test_it_is_what_an_update_applies():
     np.testing.assert_allclose(found, np.concatenate([m.reshape(-1) for m in moved]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_inequalities():
     env = world(num_envs=4)
     whole, to_go = (lab.measure(ESTIMATES[name](env, "tabular"), env, 800) for name in ("whole return", "with γ^t"))

@@ -44,6 +44,7 @@ def searched(run, tmp_path_factory):
     return tuner
 
 
+@pytest.mark.slow
 def test_each_seed_is_what_it_would_be_alone(searched, run):
     trial = searched.oracle.get_best_trials(1)[0]
     folder = TrialFolder(searched.get_trial_dir(trial.trial_id))
