@@ -38,16 +38,24 @@ def pytest_collection_modifyitems(config, items):
         raise pytest.UsageError(f"`quick` must name cases that there are. Received: {missing}.")
 
 
-@pytest.fixture(autouse=True)
-def what_runs_for_milliseconds_is_compiled_in_few(request, monkeypatch):
-    """XLA takes seconds, and TensorFlow's own optimizer of graphs tenths. `jit_compile=True` stays what it is."""
-    as_users = request.config.getoption("--xla") or any(map(request.node.get_closest_marker, ("slow", "xla")))
+def compiles_as_a_user_does(item):
+    return item.config.getoption("--xla") or any(map(item.get_closest_marker, ("slow", "xla")))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """TensorFlow's own optimizer of graphs takes tenths of a second; before fixtures, which it must serve alike."""
     import tensorflow as tf
 
-    import kerasrl_pg
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not compiles_as_a_user_does(item)})
 
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not as_users})
-    if not as_users:
+
+@pytest.fixture(autouse=True)
+def what_is_not_about_xla_is_compiled_without(request, monkeypatch):
+    """XLA takes seconds to compile what most tests run for milliseconds; `jit_compile=True` stays what it is."""
+    if not compiles_as_a_user_does(request.node):
+        import kerasrl_pg
+
         asked = property(lambda agent: agent._jit_setting is True and not agent.run_eagerly)
         monkeypatch.setattr(kerasrl_pg.Agent, "compiled_with_xla", asked)
 

@@ -104,6 +104,31 @@ def test_what_is_new_is_noted_and_the_rest_is_not_looked_at(tmp_path, monkeypatc
     assert not (tmp_path / "a.pb").exists() and (tmp_path / "b.pb").exists()
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_first_call_notes_what_it_compiled_and_nothing_else(tmp_path, monkeypatch, full):
+    (tmp_path / "old.pb").write_bytes(PROGRAM)
+    monkeypatch.setattr(compilation_cache, "_folder", tmp_path)
+    monkeypatch.setattr(compilation_cache, "_seen", {"old.pb"})
+    monkeypatch.setenv("TF_XLA_FLAGS", "")
+
+    def program(x):
+        (tmp_path / "new.pb").write_bytes(PROGRAM)
+        return x + 1
+
+    if full:
+        monkeypatch.setattr(compilation_cache, "_line", lambda *noted: no_space())
+    assert first_call(program, 1)[1] == 2
+    monkeypatch.undo()
+    assert ("new.pb" in (tmp_path / NOTES).read_text()) != full
+    assert "old.pb" not in (tmp_path / NOTES).read_text()
+    check(tmp_path)  # As the next process does.
+    assert sorted(line.split()[0] for line in (tmp_path / NOTES).read_text().splitlines()) == ["new.pb", "old.pb"]
+
+
+def no_space():
+    raise OSError(28, "No space left on device")
+
+
 def test_a_line_that_was_cut_off_costs_only_itself(tmp_path):
     for name in ("a.pb", "b.pb"):
         (tmp_path / name).write_bytes(PROGRAM)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kerasrl_pg.envs.drawing import DIGITS, Canvas
+from kerasrl_pg.envs.drawing import DIGITS, FINE, Canvas
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
@@ -31,6 +31,15 @@ def test_what_is_outside_is_not_drawn():
     canvas.rectangle(20, 20, 30, 30, BLACK)
     canvas.disc(-30, 0, 2, BLACK)
     assert ink(canvas) == 1.0
+
+
+def test_each_point_is_the_mean_of_the_fine_ones_in_it():
+    canvas = drawn(width=3, height=2)
+    canvas._points[:] = np.random.default_rng(0).integers(0, 256, canvas._points.shape)
+    parts = canvas._points.reshape(20, FINE, 30, FINE, 3)
+    image = canvas.image()
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, parts.mean((1, 3)).round())
 
 
 def test_a_disc():

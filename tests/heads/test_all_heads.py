@@ -326,7 +326,7 @@ def test_gradients_stay_finite_at_extremes(name, level):
 
 
 @pytest.mark.filterwarnings("ignore")  # tf.lite announces its successor
-@all_heads  # Of the others, the test of sizes compiles the same program.
+@all_heads  # Of the others, the test of sizes converts all but the layer.
 @pytest.mark.quick("multi_categorical_2d", "gaussian_scalar", "tanh_gaussian_state_std", "beta_2d", "mixture_2d")
 def test_litert_with_builtins_only(name, litert_program):
     head = make(name)

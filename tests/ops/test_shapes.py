@@ -66,7 +66,10 @@ def test_flatten_time():
     flat = ops.flatten_time({"x": tf.constant(x), "rest": (tf.constant(x[..., 0]),)})
     np.testing.assert_array_equal(flat["x"], x.reshape(6, 4))
     np.testing.assert_array_equal(flat["rest"][0], x[..., 0].reshape(6))
-    assert tf.function(ops.flatten_time)(tf.constant(x)).shape == (6, 4)
+    unknown = tf.TensorSpec([None, None, None], tf.int64)
+    for signature in (None, [unknown]):
+        flatten = tf.function(ops.flatten_time, input_signature=signature)
+        np.testing.assert_array_equal(flatten(tf.constant(x)), x.reshape(6, 4))
 
 
 def test_masked_mean():
