@@ -93,7 +93,7 @@ def vector(kind, mode):
 
 
 @pytest.mark.parametrize("name, mode", MATRIX)
-@pytest.mark.quick("ppo-xla")
+@pytest.mark.quick("ppo-graph")
 def test_no_agent_does_what_is_forbidden(name, mode):
     agent = made(name, mode)
     history = agent.fit(Forbidding, num_envs=4, epochs=2, steps_per_epoch=1, verbose=0).history

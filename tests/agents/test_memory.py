@@ -232,7 +232,7 @@ def fitted(name, mode, env=None, iterations=2, **kwargs):
 
 
 @pytest.mark.parametrize("name", AGENTS)
-@pytest.mark.quick("a2c")
+@pytest.mark.quick("reinforce")
 def test_eager_graph_and_xla_agree(name):
     def flat(model):
         return np.concatenate([w.ravel() for w in model.get_weights()])

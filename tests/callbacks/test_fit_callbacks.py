@@ -100,25 +100,24 @@ TOTAL, SHARES = {"total_steps": 330, "epochs": 5}, {"epochs": 5, "steps_per_epoc
         pytest.param("compiled", 3, SHARES, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.quick("compiled-3-budget3")
-def test_a_restored_fit_never_exceeds_its_budget(walk, tmp_path, kind, per_execution, budget):
+@pytest.mark.parametrize("save_freq", [1, "epoch"])
+@pytest.mark.quick("epoch-compiled-3-budget3")
+def test_a_restored_fit_never_exceeds_its_budget(walk, tmp_path, kind, per_execution, budget, save_freq):
     env = walk if kind == "host" else pg.envs.CartPole(num_envs=4)
     agent = tiny()
     agent.compile(jit_compile=False, steps_per_execution=per_execution)
     settings = {"num_envs": 4, "verbose": 0, **budget}
     points = [("last", 0), ("last", 4), ("end", 4), ("over", 0)]
-    for save_freq in (1, "epoch"):
-        for number, point in enumerate(points):
-            folder = tmp_path / f"{save_freq}-{number}"
-            spent = int(agent.env_steps)
-            for extra in ([Interrupt(*point)], []):
-                backup = keras.callbacks.BackupAndRestore(folder, save_freq=save_freq)
-                before = int(agent.progress[1])
-                try:
-                    agent.fit(env, callbacks=[backup, *extra], **settings)
-                except KeyboardInterrupt:
-                    continue
-            assert int(agent.progress[1]) == 320, (save_freq, point, before, spent)
+    for number, point in enumerate(points):
+        spent = int(agent.env_steps)
+        for extra in ([Interrupt(*point)], []):
+            backup = keras.callbacks.BackupAndRestore(tmp_path / str(number), save_freq=save_freq)
+            before = int(agent.progress[1])
+            try:
+                agent.fit(env, callbacks=[backup, *extra], **settings)
+            except KeyboardInterrupt:
+                continue
+        assert int(agent.progress[1]) == 320, (point, before, spent)
 
 
 @pytest.mark.parametrize("how", ["early stopping", "set_weights", "load_weights"])

@@ -97,16 +97,20 @@ def test_unbiased(name):
     assert np.linalg.norm(found.interval) < 2 * np.linalg.norm(found.exact)  # Narrow enough to tell something.
 
 
-def test_what_is_wrong_is_seen():
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        pytest.param(WrongSign, {}, id="sign"),
+        pytest.param(Undiscounted, {"discounted_gradient": True}, id="discount"),
+        pytest.param(pg.REINFORCE, {"baseline": Leaked()}, id="leak"),
+    ],
+)
+@pytest.mark.quick("sign", "leak")
+def test_what_is_wrong_is_seen(kind, settings):
     env = world()
-    for agent in (
-        made(WrongSign, env, "tabular"),
-        made(Undiscounted, env, "tabular", discounted_gradient=True),
-        made(pg.REINFORCE, env, "tabular", baseline=Leaked()),
-    ):
-        found = lab.measure(agent, env, samples=1000)
-        assert not found.unbiased, agent
-        assert found.squared_bias > 0.01
+    found = lab.measure(made(kind, env, "tabular", **settings), env, samples=1000)
+    assert not found.unbiased
+    assert found.squared_bias > 0.01
 
 
 @pytest.mark.parametrize("name", WRONG_CRITICS)

@@ -163,6 +163,7 @@ def test_verify_refuses_another_litert_file(exported, tmp_path, monkeypatch):
         variable.assign(-variable)
     other.export(tmp_path / "other", verify=False, litert=True)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setitem(sys.modules, "keras", sys.modules["keras"])  # Comes back after the test.
     verify.main(str(folder), str(tmp_path / "check.npz"), str(content))
     with pytest.raises(SystemExit, match=r"^LiteRT: [0-9.]+% of the actions differ"):
         verify.main(

@@ -62,6 +62,7 @@ class Forbid:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Forbid())
+sys.modules["keras"] = None
 import numpy as np
 import tensorflow as tf
 
@@ -239,6 +240,7 @@ def run_verify(exported, tmp_path, monkeypatch):
         folder, x, _ = exported[name]
         np.savez(tmp_path / "check.npz", input_observation=x, expected_action=expected, **more)
         monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+        monkeypatch.setitem(sys.modules, "keras", sys.modules["keras"])  # Comes back after the test.
         verify.main(folder, str(tmp_path / "check.npz"))
 
     return run
@@ -255,6 +257,8 @@ def test_verify_makes_this_library_unimportable(exported, run_verify, monkeypatc
     run_verify("cartpole", exported["cartpole"][2])
     with pytest.raises(ImportError, match="kerasrl_pg must not be needed to serve a policy"):
         import kerasrl_pg  # noqa: F401
+    with pytest.raises(ImportError):
+        import keras  # noqa: F401
 
 
 def change(actions, rows, by):

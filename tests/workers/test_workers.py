@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 
 import cloudpickle
@@ -16,7 +17,7 @@ from kerasrl_pg.workers.players import Dated
 from kerasrl_pg.workers.settings import as_workers, shares
 from kerasrl_pg.workers.worker import check_versions, plan_for
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+by_ray = pytest.mark.usefixtures("one_ray")
 
 
 def made(kind, **settings):
@@ -43,6 +44,7 @@ MEMORY = {"networks": pg.Networks(hidden_units=(8,), memory=pg.models.GRU(4))}
     ],
 )
 @pytest.mark.quick("ppo")
+@by_ray
 def test_workers_learn_what_one_process_learns(kind, settings):
     alone, together = made(kind, horizon=8, **settings), made(kind, horizon=8, **settings)
     fit = {"env": "CartPole-v1", "total_steps": 480, "num_envs": 3, "epochs": 2, "verbose": 0}
@@ -54,6 +56,7 @@ def test_workers_learn_what_one_process_learns(kind, settings):
         np.testing.assert_array_equal(logs[name], more[name])
 
 
+@by_ray
 def test_gradients_of_one_worker_are_never_stale_and_learn_what_a2c_learns():
     settings = {"horizon": 8, "gamma": 0.9, "reward_scaling": True, "anneal_learning_rate": True}
     a2c, a3c = made(pg.A2C, **settings), made(pg.A3C, **settings)
@@ -66,6 +69,13 @@ def test_gradients_of_one_worker_are_never_stale_and_learn_what_a2c_learns():
     for name in set(logs) - {"steps_per_second"}:
         np.testing.assert_allclose(logs[name], more[name], rtol=1e-4, atol=1e-6)
     assert a3c.programs.latest.experimental_get_tracing_count() == 1
+
+
+@by_ray
+def test_what_cannot_be_sent_is_refused():
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        made(pg.A2C, horizon=8).fit(lambda: lock and gym.make("CartPole-v1"), total_steps=64, workers=2, verbose=0)
 
 
 class Trouble(gym.Wrapper):
@@ -116,6 +126,7 @@ class UntilAllAreBack(keras.callbacks.Callback):
     ],
 )
 @pytest.mark.slow
+@by_ray
 def test_the_others_go_on(tmp_path, kind, what, reason):
     agent, until, place, driver = made(kind, horizon=8), UntilAllAreBack(), tmp_path / "happened", os.getpid()
     with pytest.warns(UserWarning, match=f"Worker . .*{reason}.*Another one takes its place"):
@@ -148,6 +159,7 @@ class Broken(gym.Wrapper):
 
 
 @pytest.mark.slow
+@by_ray
 def test_when_nobody_is_left_the_last_reason_is_raised():
     agent, driver = made(pg.A2C, horizon=8), os.getpid()
     with (
@@ -173,9 +185,6 @@ def test_workers_are_refused_in_sentences():
         made(pg.A3C).fit(**fit, workers=2, num_envs=3)
     with pytest.raises(ValueError, match="`workers` must be left out, since a population"):
         pg.HillClimbing().fit(**fit, workers=2)
-    with pytest.raises(TypeError, match="cannot be pickled"):
-        lock = __import__("threading").Lock()
-        agent.fit(lambda: lock and gym.make("CartPole-v1"), total_steps=64, workers=2, verbose=0)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
@@ -229,6 +238,7 @@ def test_another_version_is_refused():
 
 
 @pytest.mark.slow
+@by_ray
 def test_seeds_side_by_side_are_those_one_after_the_other(tmp_path):
     def make_agent(seed):
         agent = pg.A2C(seed=seed, networks=pg.Networks((8,)))
