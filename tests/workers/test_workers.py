@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import types
 
 import cloudpickle
 import gymnasium as gym
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import kerasrl_pg as pg
+from kerasrl_pg.workers.crew import Crew
 from kerasrl_pg.workers.players import Dated
 from kerasrl_pg.workers.settings import as_workers, shares
 from kerasrl_pg.workers.worker import check_versions, plan_for
@@ -71,11 +73,18 @@ def test_gradients_of_one_worker_are_never_stale_and_learn_what_a2c_learns():
     assert a3c.programs.latest.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.slow
 @by_ray
-def test_what_cannot_be_sent_is_refused():
+def test_an_environment_that_cannot_be_sent_is_refused():
     lock = threading.Lock()
     with pytest.raises(TypeError, match="cannot be pickled"):
         made(pg.A2C, horizon=8).fit(lambda: lock and gym.make("CartPole-v1"), total_steps=64, workers=2, verbose=0)
+
+
+def test_a_plan_that_cannot_be_sent_is_refused():
+    ray = types.SimpleNamespace(put=cloudpickle.dumps)  # As Ray's, of which none need run for this.
+    with pytest.raises(TypeError, match="`env` and the agent's own classes must be.*cannot be pickled, TypeError"):
+        Crew(ray, pg.Workers(2), 2).begin(threading.Lock(), lambda: 0)
 
 
 class Trouble(gym.Wrapper):
