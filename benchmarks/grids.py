@@ -41,7 +41,7 @@ def chosen(env, settings):
     preset = getattr(pg.presets, PRESETS[env])
     if settings == "preset":
         return preset
-    return dataclasses.replace(preset, settings=dict, optimizer=lambda: pg.PPO().default_optimizer(), source="")
+    return dataclasses.replace(preset, settings={}, optimizer=None, source="")
 
 
 def train(env, settings, seed):

@@ -76,6 +76,14 @@ def serialize(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def is_constant(kind, name):
+    """Whether a name is data of a class, or of its bases below `keras.Model`, and no property of any kind."""
+    for c in kind.__mro__[: kind.__mro__.index(keras.Model)]:
+        if name in vars(c):
+            return not callable(vars(c)[name]) and not hasattr(vars(c)[name], "__get__")
+    return False
+
+
 class ConfiguredType(type(keras.Model)):
     """Class of the classes of `Configured`: notes with what an object is made, and checks its settings together."""
 
@@ -120,6 +128,11 @@ class Configured(keras.Model, metaclass=ConfiguredType):
                     f"`{type(self).__name__}` has no setting `{name}`. Did you mean `{meant}`? "
                     f"Received: {name}={value!r}."
                 )
+        elif name not in values and is_constant(type(self), name):
+            raise AttributeError(
+                f"`{name}` is said by the class {type(self).__name__}, and cannot be set afterwards. "
+                f"Received: {name}={value!r}. Say it in a subclass, or set it in its constructor."
+            )
         super().__setattr__(name, value)
         if name in values["_subclasses_own"]:
             self.settings_changed(name)

@@ -88,3 +88,38 @@ def test_a_drawn_seed_is_saved(walk):
         one.bind(*(getattr(walk(), f"{name}_space") for name in ("observation", "action")))
     for one, other in zip(agent.get_weights(), again.get_weights(), strict=True):
         assert (one == other).all()
+
+
+@pytest.mark.parametrize("name, value", [("reward_scaling", True), ("networks", pg.Networks((8,)))])
+def test_what_is_built_with_an_agent_cannot_be_set_later(name, value):
+    agent = pg.PPO(**TINY)
+    with pytest.raises(ValueError, match=f"`{name}` must be given when PPO is made"):
+        setattr(agent, name, value)
+
+
+class SaysIt(pg.REINFORCE):
+    loss_is_mean = True
+
+
+class SetsIt(SaysIt):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.loss_is_mean = False
+
+
+def test_what_a_class_says_cannot_be_set_of_an_object():
+    """No program would hear of it, and no file."""
+    agent = SaysIt(**TINY)
+    with pytest.raises(
+        AttributeError, match="`loss_is_mean` is said by the class SaysIt, and cannot be set afterwards"
+    ):
+        agent.loss_is_mean = False
+    own = SetsIt(**TINY)
+    own.loss_is_mean = True
+    assert own.loss_is_mean
+
+
+@pytest.mark.parametrize("name", ["horizon", "estimator", "gamma", "reward_scaling", "reward_clip"])
+def test_cloning_refuses_what_rewards_and_rollouts_would_need(name):
+    with pytest.raises(TypeError, match=f"`{name}` must be left out of BehaviorCloning"):
+        pg.BehaviorCloning(**{name: 0.5})

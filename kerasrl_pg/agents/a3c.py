@@ -3,7 +3,6 @@
 import os
 
 import keras
-import tensorflow as tf
 
 from kerasrl_pg.agents.a2c import A2C
 from kerasrl_pg.checks import check_whole
@@ -62,12 +61,7 @@ class A3C(A2C):
     def worker_step(self, rollout):
         """The class's step 3, at a worker: `(gradients, logs)`, the former by the names of `moves()`."""
         samples = self.samples(rollout)
-        gradients, logs = {}, {}
-        for part, move in self.moves().items():
-            with tf.GradientTape() as tape:
-                loss, more = self.loss(samples)
-            (gradients[part],) = optimizers.gradients(tape, loss, [move])
-            logs = {"loss": loss, **more, **logs}
+        gradients, logs = self.gradients_of(samples)
         return gradients, {**logs, **self.explained(samples)}
 
     def master_step(self, gradients):

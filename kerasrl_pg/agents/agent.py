@@ -8,7 +8,7 @@ import tensorflow as tf
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.minibatches import check_sequence_length, for_each_minibatch, length_of_sequences
 from kerasrl_pg.checks import check_flag, check_known, check_number, check_whole
-from kerasrl_pg.models.actor_critic import regularization
+from kerasrl_pg.models.actor_critic import regularization, regularized
 from kerasrl_pg.models.architecture import Architecture
 from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling
@@ -151,10 +151,11 @@ class Agent(Trainer):
         vars(self)["_librarys_own"] = {*vars(self)}
 
     def __setattr__(self, name, value):
-        if name in ("policy", "critic") and vars(self).get("_constructed") and getattr(self, name) is not value:
+        late = name in ("policy", "critic", "networks", "reward_scaling") and vars(self).get("_constructed")
+        if late and (name == "networks" or getattr(self, name) is not value):
             raise ValueError(
-                f"`{name}` must be given when {type(self).__name__} is made, since heads, optimizers and programs "
-                f"belong to it. Received: {name}={value!r}. Make a new agent with it."
+                f"`{name}` must be given when {type(self).__name__} is made, since weights and programs belong to it. "
+                f"Received: {name}={value!r}. Make a new agent with it."
             )
         super().__setattr__(name, value)
 
@@ -253,20 +254,17 @@ class Agent(Trainer):
         return self.actor_critic.forward(inputs)
 
     def scaled_rewards(self, rollout):
-        """Rewards [T, N] as the learner sees them, updating the scaling; the rollout keeps them as given."""
+        """Rewards [T, N] as the learner sees them; the rollout keeps them as given."""
         if self.reward_scaling is None:
             clip = self.reward_clip
             return rollout.rewards if clip is None else tf.clip_by_value(rollout.rewards, -clip, clip)
-        carry = self.reward_carry(rollout.rewards.shape[1])
-        carry.assign(self.reward_scaling.update(rollout.rewards, rollout.ends, rollout.valid, carry))
         return self.reward_scaling(rollout.rewards)
 
-    def reward_carry(self, num_envs):
-        """The variable [N] that carries the running discounted returns of N environments to the next rollout."""
-        carries = self._rooms.reward_carries
-        if num_envs not in carries:
-            carries[num_envs] = tf.Variable(tf.zeros(num_envs), trainable=False)
-        return carries[num_envs]
+    def learn_rewards(self, rollout):
+        """What reward scaling learns from a rollout, once, before any of it is scaled."""
+        if self.reward_scaling is not None:
+            carry = self._rooms.reward_carry(rollout.rewards.shape[1])
+            carry.assign(self.reward_scaling.update(rollout.rewards, rollout.ends, rollout.valid, carry))
 
     def passes(self, samples, epochs, size, until=None):
         """Descends `loss` on shuffled minibatches.
@@ -301,7 +299,7 @@ class Agent(Trainer):
         """One step of the optimizer(s) down the gradient of a loss.
 
         Args:
-            loss: Function from `Samples` to `(loss, logs)`.
+            loss: Function from `Samples` to `(loss, logs)`; what regularizers say of the moved weights is added.
             samples: `Samples`.
             part: None for all `moves()`, or the name of one.
 
@@ -309,6 +307,7 @@ class Agent(Trainer):
             The logs, with `loss`.
         """
         samples, moves = self.standardized(samples), self._moves(part)
+        loss = regularized_loss(loss, moves)
         if mirrored.is_mirrored(self._rooms.strategy):
             return mirrored.descend(self._rooms.strategy, loss, samples, moves)
         with tf.GradientTape() as tape:
@@ -354,18 +353,23 @@ class Agent(Trainer):
         True
         """
         rollout = tf.nest.map_structure(tf.convert_to_tensor, rollout)
-        carry = [] if self.reward_scaling is None else [self.reward_carry(rollout.rewards.shape[1])]
-        # Reward scaling learns from what it scales.
+        carry = [] if self.reward_scaling is None else [self._rooms.reward_carry(rollout.rewards.shape[1])]
         kept = [(v, tf.identity(v)) for v in [*(v.value for v in self.variables), *carry]]
-        samples = self.standardized(self.samples(rollout))
-        found, logs = {}, {}
-        for part, move in self.moves().items():
-            with tf.GradientTape() as tape:
-                value, more = self.loss_of(part)(samples)
-            (found[part],) = optimizers.gradients(tape, value, [move])
-            logs = {"loss": value, **more, **logs}
+        self.learn_rewards(rollout)
+        found, logs = self.gradients_of(self.standardized(self.samples(rollout)))
         for variable, before in kept:
             variable.assign(before)
+        return found, logs
+
+    def gradients_of(self, samples):
+        """`gradients`, of `Samples`."""
+        found, logs = {}, {}
+        for part, move in self.moves().items():
+            moved = [move] if self.alternates else list(self.moves().values())
+            with tf.GradientTape() as tape:
+                value, more = regularized_loss(self.loss_of(part), moved)(samples)
+            (found[part],) = optimizers.gradients(tape, value, [move])
+            logs = {"loss": value, **more, **logs}
         return found, logs
 
     def loss_of(self, part):
@@ -373,16 +377,11 @@ class Agent(Trainer):
         return self.loss
 
     def joint_loss(self, policy_loss, critic_loss, entropy):
-        """L_π + c_V L_V - c_H H, and what regularizers add: the loss of policy and critic together, of scalars.
+        """L_π + c_V L_V - c_H H: the loss of policy and critic together, of scalars.
 
         Source: Mnih et al. 2016 (arXiv 1602.01783), algorithm S3 and section 4; Schulman et al. 2017, equation 9.
         """
-        return (
-            policy_loss
-            + self.scheduled(self.value_coef) * critic_loss
-            - self.scheduled(self.entropy_coef) * entropy
-            + self.regularization()
-        )
+        return policy_loss + self.scheduled(self.value_coef) * critic_loss - self.scheduled(self.entropy_coef) * entropy
 
     def explained(self, samples):
         """The log `explained_variance`, of the critic before the update."""
@@ -398,6 +397,19 @@ class Agent(Trainer):
 
 
 Agent.root = Agent
+
+
+def regularized_loss(loss, moves):
+    """A loss, function from `Samples` to `(loss, logs)`, with what regularizers say of all weights of the moves."""
+    weights = list({id(weight): weight for _, weights in moves for weight in weights}.values())
+    if not regularized(weights):
+        return loss
+
+    def whole(samples):
+        value, logs = loss(samples)
+        return value + regularization(weights), logs
+
+    return whole
 
 
 def check_networks(policy, critic, networks):

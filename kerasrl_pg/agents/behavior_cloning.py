@@ -18,8 +18,8 @@ class BehaviorCloning(FromStored):
     2. ascend the mean of log π(a_t|s_t) + c_H H over their steps.
 
     Args:
-        policy, critic, networks, gamma, reward_scaling, reward_clip, anneal_learning_rate, seed, name: See `Agent`. A
-            critic there is not, and rewards do not matter.
+        policy, critic, networks, anneal_learning_rate, seed, name: See `Agent`. A critic there is not, and rewards do
+            not matter: what is for them is refused.
         episodes: m. 64, ours.
         entropy_coef: c_H >= 0, against a policy that is certain of what it saw once. 0, maximum likelihood.
 
@@ -27,6 +27,7 @@ class BehaviorCloning(FromStored):
 
     Raises:
         ValueError: If a setting is out of range; see also `data.Trajectories`.
+        TypeError: If `horizon`, `estimator`, `gamma`, `reward_scaling` or `reward_clip` is given.
 
     >>> import os, tempfile
     >>> os.environ["MINARI_DATASETS_PATH"] = tempfile.mkdtemp()
@@ -44,6 +45,12 @@ class BehaviorCloning(FromStored):
     entropy_coef = Setting(check_number, 0.0, schedule=True)
 
     def __init__(self, policy=None, critic=None, *, episodes=64, entropy_coef=0.0, **kwargs):
+        for name in ("horizon", "estimator", "gamma", "reward_scaling", "reward_clip"):
+            if name in kwargs:
+                raise TypeError(
+                    f"`{name}` must be left out of {type(self).__name__}, which learns from whole stored episodes what "
+                    f"was done in them, whatever came of it. Received: {name}={kwargs[name]!r}."
+                )
         super().__init__(policy, critic, horizon=None, estimator=estimators.RewardToGo(), **kwargs)
         self.episodes = episodes
         self.entropy_coef = entropy_coef
@@ -54,7 +61,6 @@ class BehaviorCloning(FromStored):
         log_likelihood = ops.masked_mean(distribution.log_prob(samples.actions), samples.valid)
         entropy = ops.masked_mean(distribution.entropy(), samples.valid)
         loss = -log_likelihood - self.scheduled(self.entropy_coef) * entropy
-        loss += self.regularization(self.actor_critic.policy_variables)
         return loss, {"log_likelihood": log_likelihood, "entropy": entropy}
 
     def train_step(self, rollout):

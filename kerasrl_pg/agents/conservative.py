@@ -234,7 +234,7 @@ class Conservative(Episodic):
         """The regression of the critic on the returns."""
         values = self.actor_critic.value_distribution(samples.inputs)
         critic_loss = ops.masked_mean(self.critic_head.loss(values, samples.returns), samples.valid)
-        return critic_loss + self.regularization(self.actor_critic.critic_alone), {"critic_loss": critic_loss}
+        return critic_loss, {"critic_loss": critic_loss}
 
     def policy_step(self, samples):
         """Moves the policy and returns logs. Each method writes its own."""

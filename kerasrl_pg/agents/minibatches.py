@@ -27,8 +27,17 @@ def for_each_minibatch(update, batch, seed, update_epochs, minibatch_size, keep_
 
     Returns:
         Means of the logs over the minibatches done, and `updates`, their number.
+
+    Raises:
+        ValueError: If B is no multiple of M, or M none of L.
     """
     size = tf.nest.flatten(batch)[0].shape[0]
+    if size % minibatch_size or minibatch_size % length:
+        sequences = f", sequences of {length}" if length > 1 else ""
+        raise ValueError(
+            "A minibatch's `size` must divide the rows, and be whole sequences. "
+            f"Received: size={minibatch_size}, {size} rows{sequences}."
+        )
     count = update_epochs * (size // minibatch_size)
     whole = minibatch_size == size  # Then the order of its rows is nothing to a mean, and sorting is saved.
     rows = None

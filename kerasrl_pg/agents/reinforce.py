@@ -131,14 +131,13 @@ class REINFORCE(Episodic):
         policy_loss = -tf.math.divide_no_nan(total, samples.trajectories)
         entropy = ops.masked_mean(distribution.entropy(), samples.valid)
         loss = policy_loss - self.scheduled(self.entropy_coef) * entropy
-        loss += self.regularization(self.actor_critic.policy_variables)
         return loss, {"policy_loss": policy_loss, "entropy": entropy}
 
     def critic_loss(self, samples):
         """The regression of the critic on the returns."""
         values = self.actor_critic.value_distribution(samples.inputs)
         critic_loss = ops.masked_mean(self.critic_head.loss(values, samples.returns), samples.valid)
-        return critic_loss + self.regularization(self.actor_critic.critic_variables), {"critic_loss": critic_loss}
+        return critic_loss, {"critic_loss": critic_loss}
 
     def loss_of(self, part):
         return self.critic_loss if part == "critic" else self.loss

@@ -5,7 +5,7 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import ops
-from kerasrl_pg.checks import check_flag
+from kerasrl_pg.checks import check_flag, check_whole
 
 
 class Baseline:
@@ -160,10 +160,7 @@ class ValueFunction(Baseline):
     needs_critic = True
 
     def __init__(self, update_epochs=10):
-        if not isinstance(update_epochs, int) or update_epochs < 1:
-            raise ValueError(
-                f"`update_epochs` must be a whole number of at least 1. Received: update_epochs={update_epochs!r}."
-            )
+        check_whole("update_epochs", update_epochs)
         self.update_epochs = update_epochs
 
     def __call__(self, returns, ends, valid):

@@ -11,7 +11,7 @@ def event_shape(shape):
         shape = (shape,)
     shape = tuple(int(size) for size in shape)
     if any(size < 1 for size in shape):
-        raise ValueError(f"shape must hold sizes of at least 1. Received: shape={shape}.")
+        raise ValueError(f"`shape` must hold sizes of at least 1. Received: shape={shape}.")
     return shape
 
 
@@ -30,7 +30,7 @@ def bounds(low, high, shape):
         ) from error
     if not (low < high).all():
         raise ValueError(
-            "low must be below high in every dimension, as float32, in which heads compute. "
+            "`low` must be below high in every dimension, as float32, in which heads compute. "
             f"Received: low={low}, high={high}."
         )
     return low, high

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from kerasrl_pg.checks import check_whole
 from kerasrl_pg.heads.box import count_choices, is_integer_box
 from kerasrl_pg.heads.head import Head, dtype_of, event
 
@@ -122,8 +123,7 @@ class Categorical(Head):
     noise_kind = "uniform"
 
     def __init__(self, num_actions, start=0, kernel_initializer=None, **kwargs):
-        if int(num_actions) != num_actions or num_actions < 1:
-            raise ValueError(f"num_actions must be a whole number of at least 1. Received: num_actions={num_actions}.")
+        check_whole("num_actions", num_actions)
         num_actions = int(num_actions)
         super().__init__((), num_actions, (num_actions,), kernel_initializer, **kwargs)
         self.num_actions = num_actions
@@ -229,7 +229,7 @@ class MultiCategorical(Head):
     def __init__(self, nvec, start=None, kernel_initializer=None, **kwargs):
         choices = np.asarray(nvec)
         if choices.ndim < 1 or choices.size < 1 or (choices < 1).any() or (choices % 1).any():
-            raise ValueError(f"nvec must be a list (or array) of whole numbers of at least 1. Received: nvec={nvec}.")
+            raise ValueError(f"`nvec` must be a list (or array) of whole numbers of at least 1. Received: nvec={nvec}.")
         choices = choices.astype(int)
         rectangle = (*choices.shape, int(choices.max()))
         super().__init__(choices.shape, int(np.prod(rectangle)), rectangle, kernel_initializer, **kwargs)

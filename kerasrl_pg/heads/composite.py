@@ -130,12 +130,12 @@ class Composite(Head):
         super().__init__((), None, **kwargs)
         if not isinstance(heads, (dict, tuple, list)) or not heads:
             raise ValueError(
-                f"heads must be a dictionary or a tuple of heads, of at least one. Received: heads={heads!r}."
+                f"`heads` must be a dictionary or a tuple of heads, of at least one. Received: heads={heads!r}."
             )
         if isinstance(heads, dict):
             if not any(all(isinstance(key, kind) for key in heads) for kind in (str, int)):
                 raise ValueError(
-                    "heads must have keys that are all texts, or all whole numbers, for them to have an order. "
+                    "`heads` must have keys that are all texts, or all whole numbers, for them to have an order. "
                     f"Received: the keys {list(heads)}. Rename them in the action space."
                 )
             self.heads = {key: _as_head(heads[key]) for key in sorted(heads)}
@@ -160,7 +160,7 @@ class Composite(Head):
                 )
             if id(leaf) in seen:
                 raise ValueError(
-                    f"heads must hold each head once, since each part has weights of its own. Received: {leaf!r} "
+                    f"`heads` must hold each head once, since each part has weights of its own. Received: {leaf!r} "
                     f"a second time, as heads{place(path)}. Make another."
                 )
             paths[name] = path
@@ -378,7 +378,7 @@ def _as_head(part):
     if isinstance(part, (dict, tuple, list)):
         return Composite(part)
     raise ValueError(
-        f"heads must hold layers of kerasrl_pg.heads, nested in dictionaries and tuples. Received: {part!r}."
+        f"`heads` must hold layers of kerasrl_pg.heads, nested in dictionaries and tuples. Received: {part!r}."
     )
 
 

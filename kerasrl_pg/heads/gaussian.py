@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -22,10 +23,11 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
 def check_log_std(initial_log_std):
     """Raises ValueError unless `initial_log_std` is inside the bounds of log σ."""
-    if not LOG_STD_MIN < initial_log_std < LOG_STD_MAX:
+    is_number = isinstance(initial_log_std, (int, float, np.number))
+    if not is_number or not LOG_STD_MIN < initial_log_std < LOG_STD_MAX:
         raise ValueError(
-            f"initial_log_std must be inside ({LOG_STD_MIN}, {LOG_STD_MAX}), the bounds of log σ. "
-            f"Received: initial_log_std={initial_log_std}."
+            f"`initial_log_std` must be inside ({LOG_STD_MIN}, {LOG_STD_MAX}), the bounds of log σ. "
+            f"Received: initial_log_std={initial_log_std!r}."
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from kerasrl_pg.checks import check_whole
 from kerasrl_pg.heads.box import as_config, bounds, clip, event_shape, is_box
 from kerasrl_pg.heads.categorical import gumbel_max
 from kerasrl_pg.heads.gaussian import Normal, bounded_log_std, check_log_std
@@ -141,10 +142,7 @@ class GaussianMixture(Head):
         kernel_initializer=None,
         **kwargs,
     ):
-        if int(num_components) != num_components or num_components < 1:
-            raise ValueError(
-                f"num_components must be a whole number of at least 1. Received: num_components={num_components}."
-            )
+        check_whole("num_components", num_components)
         check_log_std(initial_log_std)
         shape, num_components = event_shape(shape), int(num_components)
         size = math.prod(shape)

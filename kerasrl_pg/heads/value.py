@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from kerasrl_pg.checks import check_number, check_whole
 from kerasrl_pg.heads.head import DistributionLayer
 
 tfd = tfp.distributions
@@ -50,7 +51,7 @@ def _targets(distribution, returns):
     returns = tf.stop_gradient(tf.cast(returns, tf.float32))
     if not returns.shape.is_compatible_with(distribution.batch_shape):
         raise ValueError(
-            "returns must have the shape of the critic's values. "
+            "`returns` must have the shape of the critic's values. "
             f"Received: returns.shape={returns.shape}, values.shape={distribution.batch_shape}."
         )
     return returns
@@ -196,12 +197,10 @@ class HistogramValue(ValueHead):
     """
 
     def __init__(self, low, high, num_bins=51, sigma=None, kernel_initializer=None, **kwargs):
-        if not low < high:
-            raise ValueError(f"low must be below high. Received: low={low}, high={high}.")
-        if num_bins < 2:
-            raise ValueError(f"num_bins must be at least 2. Received: num_bins={num_bins}.")
-        if sigma is not None and not sigma > 0:
-            raise ValueError(f"sigma must be positive. Received: sigma={sigma}.")
+        check_number("low", low, -math.inf)
+        check_number("high", high, low, exclusive=True)
+        check_whole("num_bins", num_bins, at_least=2)
+        check_number("sigma", sigma, 0.0, exclusive=True, optional=True)
         super().__init__(int(num_bins), kernel_initializer, **kwargs)
         self.low, self.high, self.num_bins = float(low), float(high), int(num_bins)
         self.sigma = 0.75 * (self.high - self.low) / self.num_bins if sigma is None else sigma

@@ -100,11 +100,12 @@ def _mask_key(head, spec, asked):
         )
     ):
         return key
-    if asked is not None:
+    if asked is not None or (space is not None and size is not None):
         raise ValueError(
             "`action_masks` must be 'info', or name a leaf of the observations, a MultiBinary or an integer Box, of as "
             f"many numbers as the head has choices, {size}. Received: action_masks={asked!r}, observation space "
-            f"{spec.space}, head {head!r}."
+            f"{spec.space}, head {head!r}. "
+            + ("" if asked else "Its leaf `action_mask` is none: say action_masks='info' if it is not meant to be.")
         )
     return None
 

@@ -262,6 +262,7 @@ def GRU(units, span=None, **kwargs):
     >>> import kerasrl_pg as pg
     >>> networks = pg.Networks(hidden_units=(32,), memory=pg.models.GRU(16))
     """
+    check_whole("units", units)
     if span is not None:
         kwargs["bias_initializer"] = Chrono(span, gates=3)
     return Recurrent(keras.layers.GRUCell(units, **kwargs))
@@ -281,6 +282,7 @@ def LSTM(units, span=None, **kwargs):
     >>> LSTM(16).cell.units
     16
     """
+    check_whole("units", units)
     if span is not None:
         kwargs |= {"bias_initializer": Chrono(span, gates=4), "unit_forget_bias": False}
     return Recurrent(keras.layers.LSTMCell(units, **kwargs))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from kerasrl_pg import heads
-from kerasrl_pg.checks import check_flag, knows_its_arguments
+from kerasrl_pg.checks import check_flag, check_number, knows_its_arguments
 from kerasrl_pg.envs.spaces import ObservationSpec, check_buildable
 from kerasrl_pg.models.anew import anew
 from kerasrl_pg.models.architecture import Architecture, drawing_from, leaf_inputs
@@ -96,8 +96,7 @@ class Networks(Architecture):
         memory=None,
     ):
         memory = memory_layer(memory)
-        hidden_units = None if hidden_units is None else tuple(hidden_units)
-        check_numbers(hidden_units, observation_clip)
+        hidden_units = check_numbers(hidden_units, observation_clip)
         check_heads(head, critic_head)
         check_activation(activation)
         check_flag("orthogonal", orthogonal)
@@ -248,11 +247,18 @@ class Networks(Architecture):
 
 
 def check_numbers(hidden_units, observation_clip):
-    """Refuses widths of layers, and a clip, that are out of range; arguments of `Networks`."""
-    if any(not isinstance(units, (int, np.integer)) or units < 1 for units in hidden_units or ()):
+    """The widths of layers as a tuple, or None; refuses those, and a clip, out of range: arguments of `Networks`."""
+    check_number("observation_clip", observation_clip, 0.0, exclusive=True, optional=True)
+    if hidden_units is None:
+        return None
+    if isinstance(hidden_units, (int, np.integer)):
+        raise ValueError(
+            "`hidden_units` must be the widths of the layers, such as (64, 64), or None. "
+            f"Received: hidden_units={hidden_units}. Say hidden_units=({hidden_units},) for one layer."
+        )
+    if any(not isinstance(units, (int, np.integer)) or units < 1 for units in hidden_units):
         raise ValueError(f"`hidden_units` must be whole numbers of at least 1. Received: hidden_units={hidden_units}.")
-    if observation_clip is not None and not observation_clip > 0:
-        raise ValueError(f"`observation_clip` must be positive or None. Received: observation_clip={observation_clip}.")
+    return tuple(hidden_units)
 
 
 def check_heads(head, critic_head):

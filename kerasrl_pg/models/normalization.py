@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from kerasrl_pg import ops
+from kerasrl_pg.checks import check_number
 
 _given = contextvars.ContextVar("given", default=None)  # Where layers note their inputs, while somebody asks.
 _noted = contextvars.ContextVar("noted", default=None)  # Where statistics note what they learn, while somebody asks.
@@ -73,8 +74,7 @@ class RunningNormalization(_Statistics):
 
     def __init__(self, key=None, clip=10.0, **kwargs):
         super().__init__(**kwargs)
-        if clip is not None and not clip > 0:
-            raise ValueError(f"`clip` must be positive, or None for no clipping. Received: clip={clip}.")
+        check_number("clip", clip, 0.0, exclusive=True, optional=True)
         self.key = key
         self.clip = clip
 

@@ -143,6 +143,6 @@ class Distributing:
                 budget.annealing(),
             )
         if self.reward_scaling is not None:
-            self.reward_carry(world.num_envs).assign(tf.zeros(world.num_envs))
+            self._rooms.reward_carry(world.num_envs).assign(tf.zeros(world.num_envs))
         together = Together(env.crew, self.variables, world.num_envs)
         return HostTraining(together, together, iteration, self.program, budget.annealing())

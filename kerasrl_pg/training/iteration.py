@@ -58,6 +58,7 @@ class Iteration(NamedTuple):
 
     Args:
         train_step: The method: a function from a `Rollout` of tensors to a dictionary of scalar logs.
+        learn_rewards: Function from the `Rollout`, called before it: what scales rewards learns them.
         networks: The `ActorCritic`.
         coefficients: Function that gives the present values of what follows a schedule, a dictionary of scalars.
         set_noise: Function that sets what the next rollout is played with and no update trains.
@@ -67,6 +68,7 @@ class Iteration(NamedTuple):
     """
 
     train_step: Callable
+    learn_rewards: Callable
     networks: Any
     coefficients: Callable
     set_noise: Callable
@@ -87,6 +89,7 @@ class Iteration(NamedTuple):
         """
         followed = self.coefficients()
         with self.annealing.annealed(self.counters.progress.value, annealing) as rate:
+            self.learn_rewards(rollout)
             logs = self.train_step(rollout)
         # After the update, so that the rollout's log-probabilities stay those of the policy that collected it.
         self.networks.update_normalizers(ops.flatten_time(rollout.inputs), tf.reshape(rollout.valid, [-1]))

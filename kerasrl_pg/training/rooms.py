@@ -31,3 +31,9 @@ class Rooms:
         self.stop_training = False
         self.worker_events = []
         self.strategy = tf.distribute.get_strategy()
+
+    def reward_carry(self, num_envs):
+        """The variable [N] that carries the running discounted returns of N environments to the next rollout."""
+        if num_envs not in self.reward_carries:
+            self.reward_carries[num_envs] = tf.Variable(tf.zeros(num_envs), trainable=False)
+        return self.reward_carries[num_envs]

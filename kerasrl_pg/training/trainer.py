@@ -259,10 +259,11 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
             head.set_std(self.scheduled(head.std))
 
     def _iteration(self, num_envs):
-        carry = [] if self.reward_scaling is None else [self.reward_carry(num_envs)]
+        carry = [] if self.reward_scaling is None else [self._rooms.reward_carry(num_envs)]
         variables = [*self.variables, *(variable for optimizer in self.optimizers for variable in optimizer.variables)]
         return Iteration(
             self.train_step,
+            self.learn_rewards,
             self.actor_critic,
             self._rooms.clock.following(self._coefficients(), self.optimizer),
             self._set_noise,
@@ -278,7 +279,7 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
         if isinstance(world.env, distributed.Distributed):
             return self._with_workers(world, budget, seed)
         n, horizon, networks = world.num_envs, self.rollout_horizon(world.env), self.actor_critic
-        carry = None if self.reward_scaling is None else self.reward_carry(n)
+        carry = None if self.reward_scaling is None else self._rooms.reward_carry(n)
         if world.compiled:
             check_contract(world.env)
             self._note_masks(networks.mask_key is not None or compiled.gives_masks(world.env, networks.head))

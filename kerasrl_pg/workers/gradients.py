@@ -48,6 +48,7 @@ class WorkerLearner:
         def program(*buffers):
             rollout = self._packing.unpack(buffers)
             with noted_moments() as noted:
+                self._agent.learn_rewards(rollout)
                 gradients, logs = self._agent.worker_step(rollout)
                 self._agent.actor_critic.update_normalizers(
                     ops.flatten_time(rollout.inputs), tf.reshape(rollout.valid, [-1])

@@ -380,3 +380,21 @@ def test_the_mean_gradient_under_masks_is_the_exact_one():
         mean -= p[0, ways[0]] * p[1, ways[1]] * kernel.numpy()
     np.testing.assert_allclose(mean[:2], expected, atol=1e-5)
     assert (mean[:2][~allowed] == 0.0).all() and np.abs(mean[:2]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [gym.spaces.MultiBinary(CHOICES + 1), gym.spaces.Box(0, 1, (CHOICES,))],
+    ids=["of another size", "of floats"],
+)
+def test_a_leaf_called_action_mask_that_is_none_is_refused(leaf):
+    """It would be an ordinary observation in silence, as it is where it is said to be none."""
+    observations = gym.spaces.Dict(place=Forbidding.observation_space, action_mask=leaf)
+    with pytest.raises(ValueError, match="Its leaf `action_mask` is none: say action_masks='info' if it is not meant"):
+        made().bind(observations, gym.spaces.Discrete(CHOICES))
+    agent = made(action_masks="info")
+    agent.bind(observations, gym.spaces.Discrete(CHOICES))
+    assert agent.actor_critic.mask_key is None
+    continuous = made()  # A head without masks has no use for one.
+    continuous.bind(observations, gym.spaces.Box(-1.0, 1.0, (2,)))
+    assert continuous.actor_critic.mask_key is None

@@ -35,5 +35,5 @@ def test_environment_action():
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match="shape must hold sizes of at least 1. Received: shape="):
+    with pytest.raises(ValueError, match="`shape` must hold sizes of at least 1. Received: shape="):
         Bernoulli((2, 0))

@@ -187,5 +187,5 @@ def test_samples_stay_off_the_ends():
 def test_refuses():
     with pytest.raises(ValueError, match="low and high must be finite.*Received: low=-inf"):
         Beta(-np.inf, 1)
-    with pytest.raises(ValueError, match="low must be below high"):
+    with pytest.raises(ValueError, match="`low` must be below high"):
         Beta([1], [1])

@@ -66,7 +66,7 @@ def test_start_shifts_the_environment_action_only():
 
 @pytest.mark.parametrize("num_actions", [0, -1, 2.5])
 def test_categorical_refuses(num_actions):
-    with pytest.raises(ValueError, match="num_actions must be a whole number.*Received: num_actions="):
+    with pytest.raises(ValueError, match="`num_actions` must be a whole number.*Received: num_actions="):
         Categorical(num_actions)
 
 
@@ -125,7 +125,7 @@ def test_absent_choices_stay_absent_however_large_the_logits(level):
 
 @pytest.mark.parametrize("nvec", [[], 3, [2, 0], [2.5]])
 def test_multi_categorical_refuses(nvec):
-    with pytest.raises(ValueError, match="nvec must be a list .*Received: nvec="):
+    with pytest.raises(ValueError, match="`nvec` must be a list .*Received: nvec="):
         MultiCategorical(nvec)
 
 

@@ -290,14 +290,14 @@ TWICE = heads.Categorical(2)
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
-        ({}, r"heads must be a dictionary or a tuple of heads, of at least one. Received: heads=\{\}"),
+        ({}, r"`heads` must be a dictionary or a tuple of heads, of at least one. Received: heads=\{\}"),
         ((), "of at least one"),
-        (heads.Categorical(2), "heads must be a dictionary or a tuple"),
+        (heads.Categorical(2), "`heads` must be a dictionary or a tuple"),
         ({"a": heads.Categorical(2), 0: heads.Categorical(2)}, r"keys that are all texts.*the keys \['a', 0\]"),
         ({("a", 1): heads.Categorical(2)}, "keys that are all texts"),
-        ({"a": 3}, "heads must hold layers of kerasrl_pg.heads.*Received: 3"),
-        ({"a": heads.NormalValue()}, "heads must hold layers of kerasrl_pg.heads"),
-        ({"a": TWICE, "b": (TWICE,)}, r"heads must hold each head once.*a second time, as heads\['b'\]\[0\]"),
+        ({"a": 3}, "`heads` must hold layers of kerasrl_pg.heads.*Received: 3"),
+        ({"a": heads.NormalValue()}, "`heads` must hold layers of kerasrl_pg.heads"),
+        ({"a": TWICE, "b": (TWICE,)}, r"`heads` must hold each head once.*a second time, as heads\['b'\]\[0\]"),
         (
             {"a_b": heads.Categorical(2), "a": {"b": heads.Categorical(2)}},
             r"the same name 'a_b'. Received: heads\['a'\]\['b'\] and heads\['a_b'\]",

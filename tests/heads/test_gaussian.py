@@ -98,9 +98,10 @@ def test_to_env_clips_only_where_there_are_bounds():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"low": 1, "high": [2, 0.5]}, "low must be below high in every dimension.*Received: low="),
+        ({"low": 1, "high": [2, 0.5]}, "`low` must be below high in every dimension.*Received: low="),
         ({"low": [0, 0, 0], "high": 1}, r"low and high must broadcast to the action shape \(2,\)"),
-        ({"initial_log_std": 2.0}, "initial_log_std must be inside .*Received: initial_log_std=2.0"),
+        ({"initial_log_std": "a"}, "`initial_log_std` must be inside .*Received: initial_log_std='a'"),
+        ({"initial_log_std": 2.0}, "`initial_log_std` must be inside .*Received: initial_log_std=2.0"),
     ],
 )
 def test_refuses(arguments, sentence):

@@ -134,7 +134,7 @@ def test_components_start_apart():
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match="num_components must be a whole number.*Received: num_components=0"):
+    with pytest.raises(ValueError, match="`num_components` must be a whole number.*Received: num_components=0"):
         GaussianMixture(2, 0)
-    with pytest.raises(ValueError, match="initial_log_std must be inside"):
+    with pytest.raises(ValueError, match="`initial_log_std` must be inside"):
         GaussianMixture(2, initial_log_std=-5.0)

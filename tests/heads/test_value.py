@@ -95,7 +95,7 @@ def test_no_gradient_flows_into_the_returns(name):
 @all_value_heads
 def test_shapes_that_would_broadcast_are_refused(name):
     head = HEADS[name]()
-    with pytest.raises(ValueError, match=r"returns must have the shape.*Received: returns.shape=\(6, 1\)"):
+    with pytest.raises(ValueError, match=r"`returns` must have the shape.*Received: returns.shape=\(6, 1\)"):
         head.loss(head(features(6)), np.ones([6, 1]))
 
 
@@ -159,9 +159,15 @@ def test_histogram_loss_at_its_minimum():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"low": 1.0, "high": 1.0}, "low must be below high. Received: low=1.0"),
-        ({"low": 0.0, "high": 1.0, "num_bins": 1}, "num_bins must be at least 2. Received: num_bins=1"),
-        ({"low": 0.0, "high": 1.0, "sigma": 0.0}, "sigma must be positive. Received: sigma=0.0"),
+        ({"low": 1.0, "high": 1.0}, r"`high` must be a number in \(1.0, inf\). Received: high=1.0"),
+        (
+            {"low": 0.0, "high": 1.0, "num_bins": 1},
+            "`num_bins` must be a whole number of at least 2. Received: num_bins=1",
+        ),
+        (
+            {"low": 0.0, "high": 1.0, "sigma": 0.0},
+            r"`sigma` must be a number in \(0.0, inf\), or None. Received: sigma=0.0",
+        ),
     ],
 )
 def test_refuses(arguments, sentence):

@@ -297,11 +297,17 @@ def test_config_round_trip(kwargs):
     "error, kwargs, sentence",
     [
         (ValueError, {"hidden_units": (64, 0)}, r"`hidden_units` must be .* Received: hidden_units=\(64, 0\)"),
+        (
+            ValueError,
+            {"hidden_units": 64},
+            r"`hidden_units` must be the widths.*Say hidden_units=\(64,\) for one layer",
+        ),
+        (ValueError, {"observation_clip": "a"}, "`observation_clip` must be a number"),
         (ValueError, {"hidden_units": (1.5,)}, r"`hidden_units` must be .* Received: hidden_units=\(1.5,\)"),
         (
             ValueError,
             {"observation_clip": 0.0},
-            "`observation_clip` must be positive or None. Received: observation_clip=0",
+            r"`observation_clip` must be a number in \(0.0, inf\), or None. Received: observation_clip=0",
         ),
         (TypeError, {"head": "gaussian"}, "`head` must be a Head class or a Head layer .* Received: head='gaussian'"),
         (TypeError, {"head": heads.NormalValue}, "`head` must be a Head class or a Head layer"),

@@ -112,7 +112,7 @@ def test_normalizers_of_nested_models():
 
 @pytest.mark.parametrize("clip", [0, -1.0])
 def test_a_clip_that_is_not_positive_is_refused(clip):
-    with pytest.raises(ValueError, match=f"`clip` must be positive, or None for no clipping. Received: clip={clip}"):
+    with pytest.raises(ValueError, match=rf"`clip` must be a number in \(0.0, inf\), or None. Received: clip={clip}"):
         RunningNormalization(clip=clip)
 
 
