@@ -9,7 +9,7 @@ from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.minibatches import check_sequence_length, for_each_minibatch, length_of_sequences
 from kerasrl_pg.checks import check_flag, check_known, check_number, check_whole
 from kerasrl_pg.models.actor_critic import regularization, regularized
-from kerasrl_pg.models.architecture import Architecture
+from kerasrl_pg.models.adopt import check_networks
 from kerasrl_pg.models.networks import Networks
 from kerasrl_pg.models.normalization import RewardScaling
 from kerasrl_pg.rollouts.records import Samples, rows_of
@@ -195,7 +195,8 @@ class Agent(Trainer):
     # A method: what is descended, and how often
 
     def loss(self, samples):
-        """What a method descends: `(loss, logs)` of `Samples`, a scalar with gradient and a dictionary of scalars."""
+        """What a method descends: `(loss, logs)` of `Samples`, a scalar with gradient and a dictionary of scalars; what
+        regularizers say is added to it."""
         raise NotImplementedError(f"{type(self).__name__} must implement loss(samples), or train_step(rollout).")
 
     def train_step(self, rollout):
@@ -410,27 +411,3 @@ def regularized_loss(loss, moves):
         return value + regularization(weights), logs
 
     return whole
-
-
-def check_networks(policy, critic, networks):
-    """Refuses what an agent cannot take for its networks; arguments of `Agent`."""
-    for argument, model in {"policy": policy, "critic": critic}.items():
-        if model is not None and not isinstance(model, keras.Layer):
-            raise TypeError(
-                f"`{argument}` must be a Keras model that ends in a head of kerasrl_pg.heads, or None for what "
-                f"`networks` says. Received: {argument}={model!r}."
-            )
-    if networks is not None and not isinstance(networks, Architecture):
-        raise TypeError(
-            "`networks` must be a kerasrl_pg.Networks, or a policy class of kerasrl_pg.models, such as Tabular(). "
-            f"Received: networks={networks!r}."
-        )
-    if policy is not None and networks is not None:
-        raise ValueError(
-            "`networks` says what to build where no `policy` is given, so only one of them may be given. "
-            f"Received: policy={policy!r}, networks={networks!r}."
-        )
-    if policy is None and critic is not None:
-        raise ValueError(
-            "`critic` must come with a `policy` of your own. Received: critic alone. Pass both, or neither."
-        )

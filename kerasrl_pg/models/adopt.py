@@ -8,7 +8,32 @@ import tensorflow as tf
 from kerasrl_pg.heads import Head, ValueHead
 from kerasrl_pg.heads.head import heads_of
 from kerasrl_pg.models.actor_critic import ActorCritic, regularized
+from kerasrl_pg.models.architecture import Architecture
 from kerasrl_pg.models.normalization import normalizer_inputs, normalizers
+
+
+def check_networks(policy, critic, networks):
+    """Refuses what an agent cannot take for its networks; arguments of `Agent`."""
+    for argument, model in {"policy": policy, "critic": critic}.items():
+        if model is not None and not isinstance(model, keras.Layer):
+            raise TypeError(
+                f"`{argument}` must be a Keras model that ends in a head of kerasrl_pg.heads, or None for what "
+                f"`networks` says. Received: {argument}={model!r}."
+            )
+    if networks is not None and not isinstance(networks, Architecture):
+        raise TypeError(
+            "`networks` must be a kerasrl_pg.Networks, or a policy class of kerasrl_pg.models, such as Tabular(). "
+            f"Received: networks={networks!r}."
+        )
+    if policy is not None and networks is not None:
+        raise ValueError(
+            "`networks` says what to build where no `policy` is given, so only one of them may be given. "
+            f"Received: policy={policy!r}, networks={networks!r}."
+        )
+    if policy is None and critic is not None:
+        raise ValueError(
+            "`critic` must come with a `policy` of your own. Received: critic alone. Pass both, or neither."
+        )
 
 
 def adopt(policy, critic, spec, action_space, needs_critic=True, action_masks=None):
