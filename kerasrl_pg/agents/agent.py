@@ -130,9 +130,7 @@ class Agent(Trainer):
         mirrored.check_strategy(self)
         check_flag("reward_scaling", reward_scaling)
         check_networks(policy, critic, networks)
-        self.gamma = gamma
-        self.horizon = horizon
-        self.estimator = estimator
+        self.gamma, self.horizon, self.estimator = gamma, horizon, estimator
         self.reward_clip = reward_clip
         self.anneal_learning_rate = anneal_learning_rate
         self.seed = random.randrange(2**31) if seed is None else seed
@@ -142,8 +140,7 @@ class Agent(Trainer):
         self._own_networks = policy is None
         self.policy, self.critic, self.shared_model = policy, critic, None
         self.reward_scaling = RewardScaling(gamma, reward_clip) if reward_scaling else None
-        self.critic_optimizer = None
-        self._unannealed_learning_rates = None
+        self.critic_optimizer = self._unannealed_learning_rates = None
         self._rooms = Rooms()
         self._rooms.counters = counters = Counters.weights(self.add_weight, self.seed)
         self.random_state, self.iterations, self.env_steps, self.progress = counters

@@ -102,3 +102,21 @@ class CompiledTraining:
         # Below zero, where the agent's own counter never is; numbered, as the noise of environments in Python is.
         seeds = [tf.stack([seed, -1 - 3 * number - stream]) for stream in range(3)]
         return compiled.collect(self._env, networks, players, seeds, self._horizon, self._episodes)
+
+
+def resumed(env, episodes, carry, memory_size, seed, next_seed):
+    """Where a fit on a compiled environment begins.
+
+    Args:
+        env: A `CompiledEnv`.
+        episodes: The agent's `Episodes`, which may hold where the last fit on this environment ended.
+        carry: The variable [N] of the running discounted returns, or None; zeroed where all begins anew.
+        memory_size: Numbers that are remembered of each environment.
+        seed: None to go on, or with a seed drawn by `next_seed()`; else the seed of new episodes.
+    """
+    kept = episodes.of(env, carry, memory_size) if seed is None else None
+    if kept is not None:
+        return kept
+    if carry is not None:
+        carry.assign(tf.zeros(env.num_envs))
+    return compiled.start(env, next_seed() if seed is None else tf.constant([seed, 0]), memory_size)

@@ -70,7 +70,7 @@ def opened(env, num_envs, workers, usual, alone):
         crew = Crew(ray, workers, n)
         try:
             each = n // workers.count if alone else n
-            yield World(Distributed(env, one, vectors, n, each, crew), False, *_spaces(one))
+            yield World(Distributed(env, one, vectors, n, each, crew), False, *spaces_of(one))
         finally:
             crew.close()
 
@@ -86,7 +86,7 @@ def _probe(env, workers):
     return one, one.num_envs * workers.count if vectors else None, vectors
 
 
-def _spaces(one):
+def spaces_of(one):
     """The spaces of one environment, compiled or of a vector."""
     if isinstance(one, CompiledEnv):
         return one.observation_space, one.action_space

@@ -15,7 +15,7 @@ from kerasrl_pg.rollouts.evaluate import RESULTS
 from kerasrl_pg.settings import settings
 from kerasrl_pg.training import distributed, fitting, mirrored
 from kerasrl_pg.training.acting import Acting
-from kerasrl_pg.training.compiled import CompiledTraining
+from kerasrl_pg.training.compiled import CompiledTraining, resumed
 from kerasrl_pg.training.host import HostTraining, Noise
 from kerasrl_pg.training.iteration import Iteration
 from kerasrl_pg.training.keras_loop import KerasLoop
@@ -200,12 +200,10 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
             initial_epoch = self._first_epoch(budget, initial_epoch, resume)
             if validation_env is not None:
                 validation_freq = budget.check_validation(validation_freq)
-            with fitting.opened_validation(
-                validation_env, validation_episodes, validation_max_steps, world.env
-            ) as validation:
+            judged = validation_env, validation_episodes, validation_max_steps, world.env
+            with fitting.opened_validation(*judged) as validation:
                 if validation is not None:
-                    spaces = validation.env.single_observation_space, validation.env.single_action_space
-                    self.bind(*spaces, "validation_env")
+                    self.bind(*distributed.spaces_of(validation.env), "validation_env")
                 training = self._training(world, budget, seed)
                 fresh = verbose != 0 and not self.programs.has(*training.key)
                 self._rooms.fit = fitting.Fit(
@@ -283,23 +281,14 @@ class Trainer(KerasLoop, distributed.Distributing, Acting):
         if world.compiled:
             check_contract(world.env)
             self._note_masks(networks.mask_key is not None or compiled.gives_masks(world.env, networks.head))
-
-            def players():
-                kept = None
-                if seed is None:
-                    kept = self._rooms.episodes.of(world.env, carry, networks.memory_size)
-                if kept is None and carry is not None:
-                    carry.assign(tf.zeros(n))
-                first = self.next_seed() if kept is None and seed is None else tf.constant([seed or 0, 0])
-                return compiled.start(world.env, first, networks.memory_size) if kept is None else kept
-
+            own = self._rooms.episodes, carry, networks.memory_size, seed, self.next_seed
             return CompiledTraining(
                 world.env,
                 horizon,
                 self.episodes_per_env,
                 self._iteration(n),
                 self.program,
-                players,
+                lambda: resumed(world.env, *own),
                 lambda players: setattr(self._rooms.episodes, "kept", (world.env, players)),
                 budget.annealing(),
             )
