@@ -124,6 +124,21 @@ def check_known(root, kind, unknown, hints=None):
     refuse_unknown(kind.__name__, arguments(root, kind), unknown, hints)
 
 
+def refuse_given(kind, given, names, reason):
+    """Refuses those of the keyword arguments `given` that mean nothing to a class, which takes them from its base.
+
+    >>> refuse_given(int, {"gamma": 0.9}, ("gamma",), "which knows no time")
+    Traceback (most recent call last):
+    ...
+    TypeError: `gamma` must be left out of int, which knows no time. Received: gamma=0.9.
+    """
+    for name in names:
+        if name in given:
+            raise TypeError(
+                f"`{name}` must be left out of {kind.__name__}, {reason}. Received: {name}={given[name]!r}."
+            )
+
+
 # What other libraries, and Keras's supervised models, call what this one has; by the name that their users write.
 ELSEWHERE = {
     "activation_fn": "It is `networks=kerasrl_pg.Networks(activation=...)`, of the agent.",

@@ -77,7 +77,9 @@ def serialize(value):
 
 
 def is_constant(kind, name):
-    """Whether a name is data of a class, or of its bases below `keras.Model`, and no property of any kind."""
+    """Whether a name is public data of a class, or of its bases below `keras.Model`, and no property of any kind."""
+    if name.startswith("_"):
+        return False
     for c in kind.__mro__[: kind.__mro__.index(keras.Model)]:
         if name in vars(c):
             return not callable(vars(c)[name]) and not hasattr(vars(c)[name], "__get__")

@@ -99,6 +99,7 @@ def test_what_is_built_with_an_agent_cannot_be_set_later(name, value):
 
 class SaysIt(pg.REINFORCE):
     loss_is_mean = True
+    _seen = 0  # An author's own business.
 
 
 class SetsIt(SaysIt):
@@ -114,6 +115,8 @@ def test_what_a_class_says_cannot_be_set_of_an_object():
         AttributeError, match="`loss_is_mean` is said by the class SaysIt, and cannot be set afterwards"
     ):
         agent.loss_is_mean = False
+    agent._seen += 1
+    assert agent._seen == 1
     own = SetsIt(**TINY)
     own.loss_is_mean = True
     assert own.loss_is_mean

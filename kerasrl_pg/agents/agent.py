@@ -149,7 +149,7 @@ class Agent(Trainer):
 
     def __setattr__(self, name, value):
         late = name in ("policy", "critic", "networks", "reward_scaling") and vars(self).get("_constructed")
-        if late and (name == "networks" or getattr(self, name) is not value):
+        if late and getattr(self, name, ...) is not value:
             raise ValueError(
                 f"`{name}` must be given when {type(self).__name__} is made, since weights and programs belong to it. "
                 f"Received: {name}={value!r}. Make a new agent with it."

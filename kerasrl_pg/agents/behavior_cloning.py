@@ -4,8 +4,10 @@ import keras
 
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.stored import FromStored
-from kerasrl_pg.checks import check_number
+from kerasrl_pg.checks import check_number, refuse_given
 from kerasrl_pg.settings import Setting
+
+REWARDED = ("horizon", "estimator", "gamma", "reward_scaling", "reward_clip")
 
 
 @keras.saving.register_keras_serializable("kerasrl_pg")
@@ -45,12 +47,8 @@ class BehaviorCloning(FromStored):
     entropy_coef = Setting(check_number, 0.0, schedule=True)
 
     def __init__(self, policy=None, critic=None, *, episodes=64, entropy_coef=0.0, **kwargs):
-        for name in ("horizon", "estimator", "gamma", "reward_scaling", "reward_clip"):
-            if name in kwargs:
-                raise TypeError(
-                    f"`{name}` must be left out of {type(self).__name__}, which learns from whole stored episodes what "
-                    f"was done in them, whatever came of it. Received: {name}={kwargs[name]!r}."
-                )
+        reason = "which learns from whole stored episodes what was done in them, whatever came of it"
+        refuse_given(type(self), kwargs, REWARDED, reason)
         super().__init__(policy, critic, horizon=None, estimator=estimators.RewardToGo(), **kwargs)
         self.episodes = episodes
         self.entropy_coef = entropy_coef

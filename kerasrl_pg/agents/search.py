@@ -5,7 +5,7 @@ import tensorflow as tf
 from kerasrl_pg import estimators, ops
 from kerasrl_pg.agents.agent import Agent
 from kerasrl_pg.agents.episodic import time_limit
-from kerasrl_pg.checks import check_flag, check_whole
+from kerasrl_pg.checks import check_flag, check_whole, refuse_given
 from kerasrl_pg.settings import Setting
 from kerasrl_pg.training.searching import Searching
 
@@ -44,12 +44,7 @@ class Search(Searching, Agent):
     def __init__(
         self, policy=None, *, population_size, episodes=1, horizon=None, deterministic=True, gamma=1.0, **kwargs
     ):
-        for name in LEARNERS:
-            if name in kwargs:
-                raise TypeError(
-                    f"`{name}` must be left out of {type(self).__name__}, which compares whole returns and estimates "
-                    f"nothing. Received: {name}={kwargs[name]!r}."
-                )
+        refuse_given(type(self), kwargs, LEARNERS, "which compares whole returns and estimates nothing")
         super().__init__(policy, gamma=gamma, horizon=horizon, estimator=estimators.WholeReturn(), **kwargs)
         self.population_size = population_size
         self.episodes = episodes

@@ -96,7 +96,8 @@ class Networks(Architecture):
         memory=None,
     ):
         memory = memory_layer(memory)
-        hidden_units = check_numbers(hidden_units, observation_clip)
+        hidden_units = checked_widths(hidden_units)
+        check_number("observation_clip", observation_clip, 0.0, exclusive=True, optional=True)
         check_heads(head, critic_head)
         check_activation(activation)
         check_flag("orthogonal", orthogonal)
@@ -246,19 +247,17 @@ class Networks(Architecture):
         return cls(**config)
 
 
-def check_numbers(hidden_units, observation_clip):
-    """The widths of layers as a tuple, or None; refuses those, and a clip, out of range: arguments of `Networks`."""
-    check_number("observation_clip", observation_clip, 0.0, exclusive=True, optional=True)
+def checked_widths(hidden_units):
+    """The widths of layers as a tuple, or None for those that the observation calls for."""
     if hidden_units is None:
         return None
-    if isinstance(hidden_units, (int, np.integer)):
+    widths = tuple(hidden_units) if np.iterable(hidden_units) else (None,)
+    if any(not isinstance(units, (int, np.integer)) or units < 1 for units in widths):
         raise ValueError(
-            "`hidden_units` must be the widths of the layers, such as (64, 64), or None. "
-            f"Received: hidden_units={hidden_units}. Say hidden_units=({hidden_units},) for one layer."
+            "`hidden_units` must be a list of widths, whole numbers of at least 1, such as (64, 64), or None. "
+            f"Received: hidden_units={hidden_units!r}."
         )
-    if any(not isinstance(units, (int, np.integer)) or units < 1 for units in hidden_units):
-        raise ValueError(f"`hidden_units` must be whole numbers of at least 1. Received: hidden_units={hidden_units}.")
-    return tuple(hidden_units)
+    return widths
 
 
 def check_heads(head, critic_head):

@@ -158,3 +158,10 @@ def test_what_cannot_remember_is_refused():
     twice = keras.Model(inputs, layer(layer(inputs)))
     with pytest.raises(ValueError, match="must be called once in a model"):
         along(twice, *sequences(), np.zeros((S, F), "float32"))
+
+
+@pytest.mark.parametrize("kind", [pg.models.GRU, pg.models.LSTM])
+@pytest.mark.parametrize("units", ["a", 0, 2.5])
+def test_units_are_checked(kind, units):
+    with pytest.raises(ValueError, match=f"`units` must be a whole number of at least 1. Received: units={units!r}"):
+        kind(units)

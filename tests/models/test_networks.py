@@ -300,7 +300,7 @@ def test_config_round_trip(kwargs):
         (
             ValueError,
             {"hidden_units": 64},
-            r"`hidden_units` must be the widths.*Say hidden_units=\(64,\) for one layer",
+            r"`hidden_units` must be a list .*Received: hidden_units=64\.",
         ),
         (ValueError, {"observation_clip": "a"}, "`observation_clip` must be a number"),
         (ValueError, {"hidden_units": (1.5,)}, r"`hidden_units` must be .* Received: hidden_units=\(1.5,\)"),
