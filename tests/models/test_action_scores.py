@@ -76,7 +76,10 @@ def test_what_networks_can_it_can(tmp_path):
         ({"action_features": [1.0, 2.0]}, r"must be a table \[A, k\] of finite numbers, .* Received: shape \(2,\)"),
         ({"action_features": [[1.0], [np.inf]]}, r"must be a table \[A, k\] of finite numbers"),
         ({"action_features": [[1.0], [1.0, 2.0]]}, r"must be a table \[A, k\] of finite numbers"),
-        ({"action_features": FEATURES, "hidden_units": (0,)}, "`hidden_units` must be whole numbers"),
+        (
+            {"action_features": FEATURES, "hidden_units": (0,)},
+            "`hidden_units` must be a list of widths, whole numbers of at least 1",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, sentence):
