@@ -323,6 +323,8 @@ class _Episode:
                 "The dataset must hold infos['action_mask'], since action_masks='info' of the agent. "
                 f"Received: none in episode {self._number}."
             )
+        if isinstance(stored, dict):  # Nested as the actions, as others may have stored them.
+            stored = self._head.read_mask(stored)
         return np.asarray(stored)[: self.length].reshape(-1, *self._head.mask_shape) > 0
 
 

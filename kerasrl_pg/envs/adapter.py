@@ -10,6 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from kerasrl_pg.compilation_cache import first_call
 from kerasrl_pg.envs.compiled import CompiledEnv, advance, begin
+from kerasrl_pg.envs.spaces import place
 from kerasrl_pg.ops import random
 
 
@@ -76,13 +77,14 @@ class CompiledVectorEnv(VectorEnv):
 
     def _masks(self):
         masks = self.env.action_masks(self._running.state)
-        return {} if masks is None else {"action_mask": masks.numpy()}
+        return {} if masks is None else {"action_mask": _numpy_masks(masks)}
 
     def step(self, actions):
         """One step in each environment.
 
         Args:
-            actions: [N, ...], elements of `action_space`; those of a `Box` may lie outside of it, as in gymnasium.
+            actions: [N, ...], elements of `action_space`, nested as it is; those of a `Box` may lie outside, as in
+                gymnasium.
 
         Returns:
             `(observations, rewards, terminated, truncated, info)`.
@@ -93,11 +95,8 @@ class CompiledVectorEnv(VectorEnv):
         """
         if self._running is None:
             raise gym.error.ResetNeeded("Call `reset` before `step`. Received: step first.")
-        actions = np.asarray(actions, self.single_action_space.dtype)
-        space = self.action_space
-        if actions.shape != space.shape or (not isinstance(space, gym.spaces.Box) and actions not in space):
-            raise ValueError(f"`actions` must be of {space}, of shape {space.shape}. Received: actions={actions!r}.")
-        self._running, outcome, self._seed = self._step(self._running, tf.constant(actions), self._seed)
+        actions = tf.nest.map_structure(tf.constant, _as_actions(self.action_space, actions))
+        self._running, outcome, self._seed = self._step(self._running, actions, self._seed)
         observations = _as_numpy(self.single_observation_space, self._running.observations)
         ended, info = outcome.ended.numpy(), self._masks()
         if ended.any():
@@ -125,10 +124,32 @@ def _programs(env):
         return tf.function(function, jit_compile=True, autograph=False).get_concrete_function(*arguments)
 
     seed = tf.constant([0, 0], tf.int64)
-    actions = tf.TensorSpec((n, *env.action_space.shape), env.action_space.dtype)
+    actions = tf.nest.map_structure(tf.zeros_like, batch_space(env.action_space, n).sample())
     reset, (running, _) = first_call(compiled(reset, seed), seed)
-    step = compiled(step, running, actions, seed)
-    return reset, first_call(step, running, tf.zeros(actions.shape, actions.dtype), seed)[0]
+    return reset, first_call(compiled(step, running, actions, seed), running, actions, seed)[0]
+
+
+def _as_actions(space, actions, path=()):
+    """Actions as arrays of the space's dtypes, nested as it is; refused where they are none of it."""
+    if isinstance(space, gym.spaces.Dict) and isinstance(actions, dict) and set(actions) == set(space.spaces):
+        return {key: _as_actions(part, actions[key], (*path, key)) for key, part in space.spaces.items()}
+    if isinstance(space, gym.spaces.Tuple) and isinstance(actions, (tuple, list)) and len(actions) == len(space):
+        return tuple(_as_actions(part, actions[i], (*path, i)) for i, part in enumerate(space.spaces))
+    nested = isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple))
+    array = actions if nested else np.asarray(actions, space.dtype)
+    if nested or array.shape != space.shape or (not isinstance(space, gym.spaces.Box) and array not in space):
+        where = f"actions{place(path)}"
+        raise ValueError(f"`{where}` must be of {space}, of shape {space.shape}. Received: {where}={array!r}.")
+    return array
+
+
+def _numpy_masks(masks):
+    """The masks that an environment gives, as arrays."""
+    if isinstance(masks, dict):
+        return {key: _numpy_masks(part) for key, part in masks.items()}
+    if isinstance(masks, (tuple, list)):
+        return tuple(map(_numpy_masks, masks))
+    return None if masks is None else masks.numpy()
 
 
 def _as_numpy(space, observations):

@@ -168,13 +168,22 @@ def _play(env, reference, policy, steps, seed):
                 "next_states": next_state,
                 "states": state,
                 "lengths": np.int32(length),
-                "actions": np.asarray(action, env.action_space.dtype),
+                "actions": _typed(env.action_space, action),
             }
         )
         length += 1
         if terminated or truncated:
             (observation, _), length = reference.reset(), 0
     return tf.nest.map_structure(lambda *values: np.stack(values), *rows)
+
+
+def _typed(space, action):
+    """An action as arrays of its space's dtypes, nested as it is."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _typed(part, action[key]) for key, part in space.spaces.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        return tuple(map(_typed, space, action))
+    return np.asarray(action, space.dtype)
 
 
 def _once_more(env, record):
@@ -196,6 +205,11 @@ def _once_more(env, record):
 
     arguments = tf.nest.map_structure(tf.constant, [record[name] for name in ("states", "lengths", "actions", "noise")])
     return tf.function(once_more, jit_compile=True, autograph=False).get_concrete_function(*arguments)(*arguments)
+
+
+def _row(nest, step):
+    """The step's row of recorded arrays, for a sentence."""
+    return tf.nest.map_structure(lambda leaf: leaf[step].tolist(), nest)
 
 
 def _compare(env, record, tolerance):
@@ -221,8 +235,8 @@ def _compare(env, record, tolerance):
         step, field, x, y = first
         raise ValueError(
             f"`{field}` of the environment must be the reference's, {y[step]} in step {step} (after "
-            f"{record['lengths'][step]} steps of its episode), for the action {record['actions'][step]} in the state "
-            f"{tf.nest.map_structure(lambda leaf: leaf[step].tolist(), record['states'])}. Received: {x[step]}."
+            f"{record['lengths'][step]} steps of its episode), for the action {_row(record['actions'], step)} in the "
+            f"state {_row(record['states'], step)}. Received: {x[step]}."
         )
     observations = max(largest["observations"], largest["next_observations"])
     return observations, largest["rewards"], largest["next_states"]

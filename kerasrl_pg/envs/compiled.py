@@ -110,7 +110,12 @@ class CompiledEnv:
         raise NotImplementedError(f"{type(self).__name__} must implement observe(state).")
 
     def action_masks(self, state):
-        """The actions that a state allows, bool [N, ...] of the head's `mask_shape`; None where all are."""
+        """The actions that a state allows.
+
+        Returns:
+            bool [N, K] for K choices; of composite actions such masks nested as they are, None for what is not masked.
+            None where all is allowed, in every state.
+        """
         return
 
     def step(self, state, actions, noise):
@@ -118,7 +123,7 @@ class CompiledEnv:
 
         Args:
             state: A state.
-            actions: [N, ...], elements of `action_space`.
+            actions: [N, ...], elements of `action_space`, of its dtypes; nested as it is.
             noise: float32 [N, step_noise], uniform in (0, 1).
 
         Returns:
@@ -234,7 +239,7 @@ def check_contract(env):
 
     def trace():
         first = env.reset(tf.zeros((n, env.reset_noise)))
-        actions = tf.constant(np.stack([env.action_space.sample()] * n))
+        actions = tf.nest.map_structure(lambda x: tf.constant(np.stack([x] * n)), env.action_space.sample())
         after = env.step(first, actions, tf.zeros((n, env.step_noise)))
         if not isinstance(after, Transition):
             raise TypeError(f"`step` must return a Transition. Received: {type(after)} from {env!r}.")

@@ -527,12 +527,12 @@ def _mask_in(info):
 
 
 def _index(final, index):
-    """Row `index` of final observations: an object array of observations, or a nested batch."""
+    """Row `index` of final observations or masks: an object array of them, or a nested batch."""
     if isinstance(final, dict):
         return {key: _index(value, index) for key, value in final.items()}
     if isinstance(final, tuple):
         return tuple(_index(value, index) for value in final)
-    return final[index]
+    return None if final is None else final[index]  # A mask of what is not masked.
 
 
 def _culprit(error):

@@ -325,7 +325,8 @@ class Composite(Head):
     def all_masked(self, masks):
         return functools.reduce(operator.or_, [part.all_masked(own) for _, part, own in self._masked_items(masks)])
 
-    def _read_mask(self, mask):
+    def _masks_by_key(self, mask):
+        """A nested mask's parts by their keys or places; nothing for some that are not masked."""
         keys = [key for key, _ in self._items()]
         if isinstance(self.heads, dict):
             # Beside each entry a vector environment's `info` has another, which says who gave it.
@@ -339,7 +340,10 @@ class Composite(Head):
                 f"`action_mask` must be nested as the action space: {wanted}, with None for what is not masked. "
                 f"Received: {mask!r}. Repair the environment's mask."
             )
-        arrays = {}
+        return given
+
+    def _read_mask(self, mask):
+        given, arrays = self._masks_by_key(mask), {}
         for key, part in self._items():
             if not _empty(given.get(key)):
                 try:
@@ -357,6 +361,20 @@ class Composite(Head):
             if key not in arrays and part.mask_shape is not None:
                 arrays[key] = np.ones((*batch, *part.mask_shape), bool)
         return np.concatenate([arrays[key] for key, part in self._items() if part.mask_shape is not None], axis=-1)
+
+    def join_masks(self, masks, num_envs):
+        if masks is None:
+            return super().join_masks(masks, num_envs)
+        given, tensors = self._masks_by_key(masks), []
+        for key, part in self._items():
+            own = None if _empty(given.get(key)) else given[key]
+            if own is None and part.mask_shape is None:
+                continue
+            try:
+                tensors.append(part.join_masks(own, num_envs))
+            except ValueError as error:
+                raise ValueError(f"{error} That is the mask of {key!r}.") from None
+        return tf.concat(tensors, -1)
 
     def get_config(self):
         # Keras turns the keys of dictionaries into texts, and remembers built shapes beside a layer's settings.

@@ -355,6 +355,31 @@ class Head(DistributionLayer):
             return np.stack([self.read_mask(each) for each in mask.flat]).reshape(*mask.shape, *self.mask_shape)
         return self._read_mask(mask)
 
+    def join_masks(self, masks, num_envs):
+        """What a compiled environment says is allowed, as one tensor.
+
+        Args:
+            masks: bool tensors [N, K], nested as `read_mask` has them; None where all is allowed.
+            num_envs: N.
+
+        Returns:
+            bool tensor [N, *mask_shape].
+
+        Raises:
+            ValueError: If they are nested otherwise, no masks of this head, or the head takes none.
+        """
+        if masks is None and self.mask_shape is not None:
+            return tf.ones((num_envs, *self.mask_shape), tf.bool)
+        masks = tf.convert_to_tensor(masks)
+        wanted = None if self.mask_shape is None else (num_envs, *self.mask_shape)
+        if wanted is None or masks.dtype != tf.bool or tuple(masks.shape) != wanted:
+            wanted = "None" if wanted is None else f"bool of shape {wanted}"
+            raise ValueError(
+                f"`action_masks` of a compiled environment must be {wanted} for the head {self!r}. "
+                f"Received: {masks.dtype.name} of shape {tuple(masks.shape)}."
+            )
+        return masks
+
     def _maskless(self):
         return ValueError(
             "Masks must be for choices: those of a Categorical, a MultiCategorical, or a Composite with one of these. "

@@ -108,7 +108,7 @@ class Step:
         env, networks, head = self._env, self._networks, self._networks.head
         running, returns, memory, left = playing
         starts = () if isinstance(memory, tuple) else running.lengths == 0
-        inputs = networks.inputs(running.observations, masks_of(env, running.state), starts, memory)
+        inputs = networks.inputs(running.observations, masks_of(env, head, running.state), starts, memory)
         distribution, memory = networks.step(inputs)
         actions = head.sample(distribution, self._action_noise[t])
         following, outcome = advance(env, running, head.to_env(actions), self._step_noise[t], self.reset_noise[t])
@@ -195,26 +195,20 @@ def gives_masks(env, head):
     """
 
     def trace():
-        return masks_of(env, env.reset(tf.zeros((env.num_envs, env.reset_noise))))
+        return masks_of(env, head, env.reset(tf.zeros((env.num_envs, env.reset_noise))))
 
-    # Traced and not run, so that it costs little.
-    masks = tf.function(trace, autograph=False).get_concrete_function().structured_outputs
-    if isinstance(masks, tuple):
-        return False
-    wanted = None if head.mask_shape is None else (env.num_envs, *head.mask_shape)
-    if wanted is None or masks.dtype != tf.bool or tuple(masks.shape) != wanted:
-        wanted = "None" if wanted is None else f"bool of shape {wanted}"
-        raise ValueError(
-            f"`action_masks` of a compiled environment must be {wanted} for the head {head!r}. "
-            f"Received: {masks.dtype.name} of shape {tuple(masks.shape)} from {env!r}."
-        )
-    return True
+    try:
+        # Traced and not run, so that it costs little.
+        masks = tf.function(trace, autograph=False).get_concrete_function().structured_outputs
+    except ValueError as error:
+        raise ValueError(f"{error} They came from {env!r}.") from None
+    return not isinstance(masks, tuple)
 
 
-def masks_of(env, state):
+def masks_of(env, head, state):
     """The actions that a state allows, as `Inputs` have them."""
     masks = env.action_masks(state)
-    return () if masks is None else masks
+    return () if masks is None else head.join_masks(masks, env.num_envs)
 
 
 def within(env, *observations):

@@ -294,7 +294,9 @@ class CompiledPlay:
         env = self.env if n == self.env.num_envs else dataclasses.replace(self.env, num_envs=n)
         running, valid = playing.running, playing.left > 0
         starts = () if isinstance(playing.memory, tuple) else running.lengths == 0
-        inputs = networks.inputs(running.observations, masks_of(env, running.state), starts, playing.memory)
+        inputs = networks.inputs(
+            running.observations, masks_of(env, networks.head, running.state), starts, playing.memory
+        )
         actions, steps, resets = noise.at(t)
         env_actions, log_probs, memory = self.members.act(weights, inputs, actions)
         # An environment's e-th episode begins with the e-th row of noise, in whatever step.

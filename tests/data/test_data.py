@@ -124,7 +124,7 @@ def test_actions_of_others_are_taken_for_raw_ones(head):
     np.testing.assert_allclose(made.to_env(low)[0], space.low, atol=1e-5)
 
 
-def stored(name, **changes):
+def stored(name, action_space=None, **changes):
     """A dataset of one CartPole episode, as others make them, with something changed."""
     episode = {
         "observations": np.zeros((4, 4), np.float32),
@@ -140,7 +140,7 @@ def stored(name, **changes):
             name,
             [minari.data_collector.EpisodeBuffer(**episode)],
             observation_space=gym.spaces.Box(-10, 10, (4,), np.float32),
-            action_space=gym.spaces.Discrete(2),
+            action_space=action_space or gym.spaces.Discrete(2),
         )
 
 
@@ -344,6 +344,20 @@ def test_actions_that_masks_forbid_are_refused():
     agent.bind(dataset.observation_space, dataset.action_space)
     with pytest.raises(ValueError, match="`actions` must be such as the masks allow. Received: 1, which is forbidden"):
         Trajectories(dataset).rollout([0], agent.actor_critic)
+
+
+def test_masks_may_be_nested_as_composite_actions_are():
+    go = np.array([[1, 0], [0, 1], [1, 1], [1, 1]], np.int8)
+    dataset = stored(
+        "cartpole/nested-v0",
+        action_space=gym.spaces.Dict(go=gym.spaces.Discrete(2), aim=gym.spaces.Discrete(3)),
+        actions={"go": np.array([0, 1, 0]), "aim": np.array([2, 1, 0])},
+        infos={"log_prob": np.full(4, -0.7), "action_mask": {"go": go}},
+    )
+    agent = pg.A2C(networks=pg.Networks((8,)), action_masks="info", seed=0)
+    agent.bind(dataset.observation_space, dataset.action_space)
+    masks = Trajectories(dataset).rollout([0], agent.actor_critic).inputs.masks[:, 0]
+    np.testing.assert_array_equal(masks, np.bool_([[1, 1, 1, 1, 0], [1, 1, 1, 0, 1], [1, 1, 1, 1, 1]]))
 
 
 def test_small_datasets_are_read_once(monkeypatch):

@@ -176,6 +176,56 @@ def test_wrong_actions_are_refused(actions):
         vector.step(actions)
 
 
+@dataclasses.dataclass(frozen=True)
+class Limbs(CompiledEnv):
+    """Composite actions; what was done is what is seen next, and the last leg may only rest."""
+
+    num_envs: int = 2
+    max_episode_steps: int | None = 3
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (3,))
+    action_space = gym.spaces.Dict(
+        legs=gym.spaces.Tuple((gym.spaces.Discrete(3, start=1), gym.spaces.Discrete(2))),
+        arm=gym.spaces.Box(-1.0, 1.0, (), np.float32),
+    )
+
+    def reset(self, noise):
+        return tf.zeros((noise.shape[0], 3))
+
+    def observe(self, state):
+        return state
+
+    def action_masks(self, state):
+        return {"legs": (None, tf.range(2) == tf.zeros((state.shape[0], 1), tf.int32)), "arm": None}
+
+    def step(self, state, actions, noise):
+        left, right = actions["legs"]
+        state = tf.stack([actions["arm"], *(tf.cast(leg, tf.float32) for leg in (left, right))], -1)
+        return Transition(state, state[:, 1], state[:, 2] > 0.0)
+
+
+def test_composite_actions_and_their_masks():
+    vector = CompiledVectorEnv(Limbs())
+    _, info = vector.reset(seed=0)
+    assert info["action_mask"]["arm"] is None and info["action_mask"]["legs"][0] is None
+    assert info["action_mask"]["legs"][1].tolist() == [[True, False]] * 2
+    observations, rewards, *_ = vector.step({"arm": [0.5, -0.5], "legs": [np.int64([1, 3]), [0, 0]]})
+    assert observations.tolist() == [[0.5, 1.0, 0.0], [-0.5, 3.0, 0.0]] and rewards.tolist() == [1.0, 3.0]
+    assert vector.step(vector.action_space.sample())[0].shape == (2, 3)
+    for wrong, place in (
+        ({"arm": [0.5, 0.5]}, "actions` must be of Dict"),
+        ({"arm": [0.5, 0.5], "legs": ([1, 1], [0, 2])}, r"actions\['legs'\]\[1\]` must be of MultiDiscrete"),
+        ({"arm": [0.5], "legs": ([1, 1], [0, 1])}, r"actions\['arm'\]` must be of Box"),
+        ({"arm": [0.5, 0.5], "legs": ([1, 1],)}, r"actions\['legs'\]` must be of Tuple"),
+    ):
+        with pytest.raises(ValueError, match=place):
+            vector.step(wrong)
+    agent = pg.A2C(horizon=4, networks=pg.Networks(()), seed=0)
+    agent.compile(jit_compile=False)
+    agent.fit(vector, epochs=1, steps_per_epoch=2, verbose=0)
+    assert agent.action_masks == "info" and agent.evaluate(vector, episodes=4, deterministic=False)["length"] == 3.0
+
+
 def test_actions_beyond_a_box_are_clipped_by_the_environment():
     vector = CompiledVectorEnv(Pendulum())
     vector.reset(seed=0)

@@ -214,6 +214,31 @@ def test_nested_observations_and_states():
         check_equal(rigged(Pair, step_by=2), PairReference, steps=50, resets=100)
 
 
+@dataclasses.dataclass(frozen=True)
+class Parts(Pair):
+    """The same with its two actions apart, one of them in a Tuple."""
+
+    action_space = gym.spaces.Dict(first=gym.spaces.Discrete(2), rest=gym.spaces.Tuple((gym.spaces.Discrete(2),)))
+
+    def step(self, state, actions, noise):
+        return super().step(state, tf.stack([actions["first"], actions["rest"][0]], -1), noise)
+
+
+class PartsReference(PairReference):
+    action_space = Parts.action_space
+    turned = False
+
+    def step(self, action):
+        pair = np.array([action["first"], action["rest"][0]])
+        return super().step(pair[::-1] if self.turned else pair)
+
+
+def test_composite_actions():
+    assert check_equal(Parts(), PartsReference, steps=50, resets=500).steps == 50
+    with pytest.raises(ValueError, match=r"for the action \{'first': ., 'rest': \(.,\)\} in the state"):
+        check_equal(Parts(), type("Turned", (PartsReference,), {"turned": True}), steps=50, resets=100)
+
+
 @pytest.mark.parametrize("reference", [3, lambda: 3])
 def test_other_references_are_refused(reference):
     with pytest.raises(TypeError, match="`reference` must be a gymnasium id, .* Received: reference="):

@@ -388,6 +388,33 @@ def test_read_mask_of_a_composite():
     assert head.read_mask(batch).shape == (3, 7)
 
 
+def test_join_masks_is_read_mask_for_tensors():
+    head = heads.Composite(
+        {
+            "z": heads.Categorical(2),
+            "a": (heads.Gaussian(1), heads.MultiCategorical([2, 1])),
+            "m": {"b": heads.Categorical(2), "a": heads.Bernoulli(1)},
+        }
+    )
+    z, pair = np.bool_([[0, 1], [1, 0]]), (np.bool_([[1, 0], [0, 1]]), np.bool_([[1], [0]]))
+    for masks in (
+        {"z": z, "a": (None, pair), "m": {"b": ~z, "a": None}},
+        {"z": z, "a": (None, np.concatenate(pair, -1))},
+        {"z": z, "m": None, "a": (None, None)},
+        {"a": None, "m": {"b": z}},
+    ):
+        np.testing.assert_array_equal(head.join_masks(masks, 2), head.read_mask(masks))
+    np.testing.assert_array_equal(head.join_masks({}, 2), np.ones((2, 7), bool))
+    for masks, sentence in (
+        ({"z": z[:, :1]}, r"must be bool of shape \(2, 2\) .*bool of shape \(2, 1\). That is the mask of 'z'"),
+        ({"z": np.float32(z)}, "Received: float32 of shape"),
+        ({"a": (z, None)}, "must be None for the head .*That is the mask of 0. That is the mask of 'a'"),
+        ({"q": z}, "must be nested as the action space: a dictionary with keys"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            head.join_masks(masks, 2)
+
+
 class Masked(gymnasium.Env):
     """Gives a mask beside its observations."""
 
