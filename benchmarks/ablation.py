@@ -11,14 +11,13 @@ by `pg.fit_seeds`; what it gives is kept in `results/ablation.json` at once and 
 """
 
 import argparse
-import hashlib
 import json
 import platform
 import statistics
 import time
 from pathlib import Path
 
-from records import Records, origin, run_all, run_apart
+from records import Records, fingerprint, origin, run_all, run_apart, told
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 # The double pendulum pays up to 9.4 a step, so that scaling tells, and just less than the clip of unscaled rewards.
@@ -80,7 +79,7 @@ def make_agent(method, on, seed):
 
     import kerasrl_pg as pg
 
-    settings = {
+    given = {
         "horizon": 512,
         "minibatch_size": 64,
         "reward_scaling": "reward scaling" in on,
@@ -97,27 +96,24 @@ def make_agent(method, on, seed):
     rate = 3e-4
     normalize = "advantage normalisation" in on
     if method == "TRPO":
-        agent = measured(pg.TRPO)(normalize_advantages=normalize, **settings)
+        agent = measured(pg.TRPO)(normalize_advantages=normalize, **given)
         rate = 1e-3
     else:
         agent = measured(pg.PPO)(
             value_clip=0.2 if "value clipping" in on else None,
             normalize_advantages="minibatch" if normalize else False,
             clip_ratio=0.2 if method == "PPO" else 1e6,
-            **settings,
+            **given,
         )
     clipnorm = 0.5 if "gradient clipping" in on else None
     agent.compile(keras.optimizers.Adam(rate, epsilon=1e-5, global_clipnorm=clipnorm))
     return agent
 
 
-def fingerprint(variant):
-    """Of all that determines a run but its environment and seed."""
+def settings(variant):
+    """All that determines a run but its environment and seed, as JSON can hold it."""
     agent = make_agent(*VARIANTS[variant], 0)
-    config = {k: v for k, v in agent.get_config().items() if k not in ("name", "seed")}
-    optimizer = {k: v for k, v in agent.optimizer.get_config().items() if k != "name"}
-    told = json.dumps([type(agent).__mro__[1].__name__, STEPS, config, optimizer], sort_keys=True, default=str)
-    return hashlib.sha1(told.encode()).hexdigest()[:12]
+    return {"method": type(agent).__mro__[1].__name__, "total_steps": STEPS, **told(agent)}
 
 
 def train(variant, env, seeds):
@@ -139,7 +135,7 @@ def train(variant, env, seeds):
             "variant": variant,
             "env": env,
             "seed": seed,
-            "settings": fingerprint(variant),
+            "settings": fingerprint(settings(variant)),
             "evaluation": evaluation,
             "training_return": history["episode_return"][-1],
             "kl": statistics.mean(history["update_kl"]),
@@ -256,7 +252,7 @@ def figure(records):
 
 
 def report():
-    current = {variant: fingerprint(variant) for variant in VARIANTS}
+    current = {variant: fingerprint(settings(variant)) for variant in VARIANTS}
     records = [r for r in RECORDS.load() if r["settings"] == current.get(r["variant"])]
     if records:
         RESULTS.with_suffix(".md").write_text(table(records))
@@ -278,7 +274,7 @@ def main():
     if arguments.only_seeds is not None:
         print(json.dumps(train(variants[0], envs[0], arguments.only_seeds)))
         return
-    current = {variant: fingerprint(variant) for variant in variants}
+    current = {variant: fingerprint(settings(variant)) for variant in variants}
     done = {RECORDS.key(r) for r in RECORDS.load() if r["settings"] == current.get(r["variant"])}
     cells = []
     for variant in variants:

@@ -20,8 +20,8 @@ import statistics
 import time
 from pathlib import Path
 
-from learning import fingerprint
-from records import Records, origin, run_all, run_apart
+from learning import settings as settings_of
+from records import Records, fingerprint, origin, run_all, run_apart
 
 RESULTS = Path(__file__).parent / "results" / "minigrid.json"
 PRESETS = {"Empty": "PPO_MINIGRID_EMPTY", "DoorKey": "PPO_MINIGRID_DOOR_KEY"}
@@ -62,7 +62,7 @@ def train(env, settings, seed):
         "env": env,
         "settings": settings,
         "seed": seed,
-        "fingerprint": fingerprint(preset),
+        "fingerprint": fingerprint(settings_of(preset)),
         "id": preset.env,
         "total_steps": preset.total_steps,
         "num_envs": preset.num_envs,
@@ -126,7 +126,7 @@ def main():
         print(json.dumps(train(arguments.env[0], arguments.settings[0], arguments.only_seed)))
         return
     pairs = [(s, e) for s in arguments.settings or SETTINGS for e in arguments.env or PRESETS]
-    current = {(e, s): fingerprint(chosen(e, s)) for s, e in pairs}
+    current = {(e, s): fingerprint(settings_of(chosen(e, s))) for s, e in pairs}
     done = {(r["env"], r["settings"], r["seed"], r["fingerprint"]) for r in RECORDS.load()}
     runs = [(e, s, seed) for s, e in pairs for seed in range(arguments.seeds)]
 

@@ -11,7 +11,6 @@ again. At the end `results/learning.md` and `learning.png` are made from that fi
 """
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -19,7 +18,7 @@ import statistics
 import time
 from pathlib import Path
 
-from records import Records, origin, run_all, run_apart
+from records import Records, fingerprint, origin, run_all, run_apart, told
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 # (seeds, the return that the final policy should reach)
@@ -92,16 +91,9 @@ RECORDS = Records(RESULTS, lambda record: (list(TARGETS).index(record["preset"])
 
 
 def settings(preset):
-    """All that determines a run but its seed, as plain JSON."""
-    agent = preset.agent(seed=0)
-    config = {k: v for k, v in agent.get_config().items() if k not in ("name", "seed")}
-    optimizer = {k: v for k, v in agent.optimizer.get_config().items() if k != "name"}
+    """All that determines a run but its seed, as JSON can hold it."""
     budget = {"env": preset.env, "total_steps": preset.total_steps, "num_envs": preset.num_envs}
-    return json.loads(json.dumps({**budget, "agent": config, "optimizer": optimizer}, default=str))
-
-
-def fingerprint(preset):
-    return hashlib.sha1(json.dumps(settings(preset), sort_keys=True).encode()).hexdigest()[:12]
+    return {"method": preset.method.__name__, **budget, **told(preset.agent(seed=0))}
 
 
 def train(name, seed):
@@ -110,7 +102,7 @@ def train(name, seed):
 
     preset = presets.ALL[name]
     agent = preset.agent(seed)
-    record = {"preset": name, "seed": seed, "settings": fingerprint(preset)}
+    record = {"preset": name, "seed": seed, "settings": fingerprint(settings(preset))}
     # What the published tables hold is the best evaluation of a run.
     validation = {"validation_env": preset.env, "validation_freq": 2} if name in PUBLISHED else {}
     start = time.perf_counter()
@@ -252,7 +244,7 @@ def report(presets):
     """Writes the table and the figure from the results file; stale runs are left out."""
     groups = {}
     for name in TARGETS:
-        current = fingerprint(presets[name])
+        current = fingerprint(settings(presets[name]))
         records = [r for r in RECORDS.load() if r["preset"] == name and r["settings"] == current]
         if records:
             groups[name] = records
@@ -281,7 +273,7 @@ def main():
     runs = []
     for name in arguments.preset or TARGETS:
         seeds = TARGETS[name][0] if arguments.seeds is None else arguments.seeds
-        current = fingerprint(presets[name])
+        current = fingerprint(settings(presets[name]))
         runs += [(name, seed) for seed in range(seeds) if (name, seed, current) not in done]
 
     def run(name, seed):

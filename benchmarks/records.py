@@ -2,6 +2,7 @@
 
 import datetime
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -21,6 +22,27 @@ def origin(packages=PACKAGES):
     """When, and with which versions."""
     versions = {package: importlib.metadata.version(package) for package in packages}
     return {"date": datetime.date.today().isoformat(), "versions": versions}
+
+
+def told(agent):
+    """What determines a compiled agent but its seed, as JSON can hold it.
+
+    Left out is what is off (None, False): a setting that comes later, off by itself, leaves old runs what they are.
+    """
+    config = {key: value for key, value in agent.get_config().items() if key not in ("name", "seed", "arguments")}
+    optimizer = {key: value for key, value in agent.optimizer.get_config().items() if key != "name"}
+    return _on(json.loads(json.dumps({"agent": config, "optimizer": optimizer}, default=str)))
+
+
+def _on(value):
+    if isinstance(value, dict):
+        return {key: _on(each) for key, each in value.items() if each is not None and each is not False}
+    return value
+
+
+def fingerprint(settings):
+    """Twelve hexadecimal digits that tell runs of other settings apart."""
+    return hashlib.sha1(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Records:
