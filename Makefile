@@ -5,7 +5,7 @@ RUN := TF_CPP_MIN_LOG_LEVEL=2
 WORKERS ?= 2
 TEST = $(RUN) .venv/bin/python -m pytest -q -n $(WORKERS) --dist=worksteal
 INSTALLED := .venv/.installed
-ROOMS := $(addprefix tests/,baselines envs heads models ops rollouts saving)
+ROOMS := $(addprefix tests/,baselines envs heads models ops rollouts saving training)
 PEERS := benchmarks/.venv
 PUREJAXRL := benchmarks/.venv-purejaxrl
 RLLIB := benchmarks/.venv-rllib

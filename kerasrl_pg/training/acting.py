@@ -15,10 +15,10 @@ from kerasrl_pg.rollouts.records import Inputs
 from kerasrl_pg.saving.saved import Saved
 from kerasrl_pg.serving.card import digest
 from kerasrl_pg.training import mirrored, refusals
-from kerasrl_pg.training.players import Players
+from kerasrl_pg.training.actors import Actors
 
 
-class Acting(Players, refusals.Refusals, Saved):
+class Acting(Actors, refusals.Refusals, Saved):
     """An agent's policy in use: `bind`, `act`, `evaluate`, `predict`."""
 
     def bind(self, observation_space, action_space, argument="env"):

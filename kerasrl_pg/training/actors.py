@@ -1,4 +1,4 @@
-"""Who plays for an agent: its actors, what they may do, and the chance they draw from."""
+"""An agent's actors, what they may do, and the chance they draw from."""
 
 import tensorflow as tf
 
@@ -6,8 +6,8 @@ from kerasrl_pg import ops
 from kerasrl_pg.rollouts.actor import Actor
 
 
-class Players:
-    """An agent's actors, with or without action masks, and its random numbers."""
+class Actors:
+    """With or without action masks, each made once; and the agent's random numbers."""
 
     def actor(self, num_envs, deterministic, masked=False, learning=False):
         """The `Actor` for this many environments, with action masks or without; made once. While `learning` it keeps
