@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 MUJOCO = ["gymnasium[mujoco]"]
 BOX2D = ["gymnasium[box2d]"]
 ENVPOOL = ["envpool>=1.2,<1.3"]
-ATARI = ["ale-py"]
+ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.10,<6"]  # gymnasium's AtariPreprocessing scales with OpenCV
 MINIGRID = ["minigrid>=3.2,<4"]
 MINARI = ["minari[hdf5]>=0.5.3,<0.6"]
 # TensorFlow Serving's messages, with gRPC; uvicorn and starlette for the server for development.

@@ -80,3 +80,32 @@ def test_convolutions_are_not_compiled_by_xla_on_a_cpu():
     on_cpu = not tf.config.list_physical_devices("GPU")
     assert compiled(SPACES["vector"])
     assert compiled(SPACES["image"]) != on_cpu
+
+
+def pong(kind):
+    """Two environments of Pong, as their makers give it."""
+    if kind == "envpool":
+        return pytest.importorskip("envpool").make("Pong-v5", env_type="gymnasium", num_envs=2, seed=0)
+    pytest.importorskip("cv2")
+    gym.register_envs(pytest.importorskip("ale_py"))
+
+    def make():
+        env = gym.wrappers.AtariPreprocessing(gym.make("ALE/Pong-v5", frameskip=1))
+        return gym.wrappers.FrameStackObservation(env, 4)
+
+    return gym.vector.SyncVectorEnv([make] * 2)
+
+
+@pytest.mark.parametrize("kind", ["ale", "envpool"])
+@pytest.mark.quick("ale")
+def test_pong_goes_through_the_convolutions_of_mnih_and_others(kind):
+    env = pong(kind)
+    agent = pg.PPO(networks=pg.Networks(shared=True), horizon=4, minibatch_size=8, update_epochs=1, seed=0)
+    agent.compile()
+    history = agent.fit(env, epochs=1, steps_per_epoch=2, verbose=0).history
+    assert history["env_steps"] == [16] and np.isfinite(history["loss"]).all()
+    kernels = [tuple(w.shape) for w in agent.policy.weights if w.path.endswith("kernel")]
+    assert kernels == [(8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64), (3136, 512), (512, 6)]
+    observation = env.reset()[0]
+    assert observation.shape == (2, 4, 84, 84) and agent.act(observation).shape == (2,)
+    env.close()
