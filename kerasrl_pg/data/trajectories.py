@@ -324,8 +324,24 @@ class _Episode:
                 f"Received: none in episode {self._number}."
             )
         if isinstance(stored, dict):  # Nested as the actions, as others may have stored them.
-            stored = self._head.read_mask(stored)
-        return np.asarray(stored)[: self.length].reshape(-1, *self._head.mask_shape) > 0
+            stored = self._head.read_mask(_with_tuples(stored))
+            stored = stored if stored.ndim > 1 else np.tile(stored, (self.length, 1))  # Of no part anything is masked.
+        stored = np.asarray(stored)
+        if len(stored) < self.length:
+            raise ValueError(
+                f"infos['action_mask'] must hold a mask for each of the {self.length} steps. "
+                f"Received: {len(stored)} in episode {self._number}."
+            )
+        return stored[: self.length].reshape(-1, *self._head.mask_shape) > 0
+
+
+def _with_tuples(nest):
+    """A nest of Minari's, which names what stands in tuples `_index_0`, `_index_1`, ..."""
+    if not isinstance(nest, dict):
+        return nest
+    if nest and all(key.startswith("_index_") for key in nest):
+        return tuple(_with_tuples(nest[f"_index_{place}"]) for place in range(len(nest)))
+    return {key: _with_tuples(part) for key, part in nest.items()}
 
 
 def _check_inside(space, data, number):

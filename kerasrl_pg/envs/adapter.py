@@ -10,7 +10,8 @@ from gymnasium.vector.utils import batch_space
 
 from kerasrl_pg.compilation_cache import first_call
 from kerasrl_pg.envs.compiled import CompiledEnv, advance, begin
-from kerasrl_pg.envs.spaces import place
+from kerasrl_pg.envs.masks import forbid_nothing, map_masks
+from kerasrl_pg.envs.spaces import ObservationSpec, place, shown
 from kerasrl_pg.ops import random
 
 
@@ -48,6 +49,7 @@ class CompiledVectorEnv(VectorEnv):
         self.action_space = batch_space(env.action_space, env.num_envs)
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
         self.spec = gym.envs.registration.EnvSpec(type(env).__name__, max_episode_steps=env.max_episode_steps)
+        self._spec = ObservationSpec(env.observation_space)
         self._reset, self._step = _programs(env)
         self._running = None
         self._seed = None if seed is None else tf.constant([seed, 0], tf.int64)
@@ -73,11 +75,15 @@ class CompiledVectorEnv(VectorEnv):
         if seed is not None:
             self._seed = tf.constant([seed, 0], tf.int64)
         self._running, self._seed = self._reset(self._seed)
-        return _as_numpy(self.single_observation_space, self._running.observations), self._masks()
+        return self._seen(self._running.observations), self._masks()
+
+    def _seen(self, observations):
+        """Observations of the program as the space has them."""
+        return self._spec.nested(tf.nest.map_structure(lambda x: x.numpy(), observations))
 
     def _masks(self):
         masks = self.env.action_masks(self._running.state)
-        return {} if masks is None else {"action_mask": _numpy_masks(masks)}
+        return {} if forbid_nothing(masks) else {"action_mask": map_masks(np.asarray, masks)}
 
     def step(self, actions):
         """One step in each environment.
@@ -95,12 +101,12 @@ class CompiledVectorEnv(VectorEnv):
         """
         if self._running is None:
             raise gym.error.ResetNeeded("Call `reset` before `step`. Received: step first.")
-        actions = tf.nest.map_structure(tf.constant, _as_actions(self.action_space, actions))
+        actions = tf.nest.map_structure(tf.constant, _as_actions(self.action_space, self.single_action_space, actions))
         self._running, outcome, self._seed = self._step(self._running, actions, self._seed)
-        observations = _as_numpy(self.single_observation_space, self._running.observations)
+        observations = self._seen(self._running.observations)
         ended, info = outcome.ended.numpy(), self._masks()
         if ended.any():
-            final = _as_numpy(self.single_observation_space, outcome.next_observations)
+            final = self._seen(outcome.next_observations)
             info = info | {"final_obs": np.full(self.num_envs, None, object), "_final_obs": ended}
             for index in ended.nonzero()[0]:
                 info["final_obs"][index] = tf.nest.map_structure(lambda x, i=index: x[i], final)
@@ -129,30 +135,21 @@ def _programs(env):
     return reset, first_call(compiled(step, running, actions, seed), running, actions, seed)[0]
 
 
-def _as_actions(space, actions, path=()):
-    """Actions as arrays of the space's dtypes, nested as it is; refused where they are none of it."""
+def _as_actions(space, single, actions, path=()):
+    """Actions as arrays of the dtypes of `space`, a batch of `single`, nested as it is; refused where they are none."""
     if isinstance(space, gym.spaces.Dict) and isinstance(actions, dict) and set(actions) == set(space.spaces):
-        return {key: _as_actions(part, actions[key], (*path, key)) for key, part in space.spaces.items()}
+        return {key: _as_actions(part, single[key], actions[key], (*path, key)) for key, part in space.spaces.items()}
     if isinstance(space, gym.spaces.Tuple) and isinstance(actions, (tuple, list)) and len(actions) == len(space):
-        return tuple(_as_actions(part, actions[i], (*path, i)) for i, part in enumerate(space.spaces))
-    nested = isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple))
-    array = actions if nested else np.asarray(actions, space.dtype)
-    if nested or array.shape != space.shape or (not isinstance(space, gym.spaces.Box) and array not in space):
-        where = f"actions{place(path)}"
-        raise ValueError(f"`{where}` must be of {space}, of shape {space.shape}. Received: {where}={array!r}.")
+        return tuple(_as_actions(part, single[i], actions[i], (*path, i)) for i, part in enumerate(space.spaces))
+    inside = array = None
+    if space.shape is not None:
+        try:
+            array = np.asarray(actions, space.dtype)
+            # Those of a Box may lie outside of it.
+            inside = isinstance(single, gym.spaces.Box) or (array in space and np.array_equal(array, actions))
+        except (TypeError, ValueError, OverflowError):
+            pass
+    if not inside or array.shape != space.shape:
+        where, shape = f"actions{place(path)}", "" if space.shape is None else f", of shape {space.shape}"
+        raise ValueError(f"`{where}` must be of {space}{shape}. Received: {where}={shown(actions)}.")
     return array
-
-
-def _numpy_masks(masks):
-    """The masks that an environment gives, as arrays."""
-    if isinstance(masks, dict):
-        return {key: _numpy_masks(part) for key, part in masks.items()}
-    if isinstance(masks, (tuple, list)):
-        return tuple(map(_numpy_masks, masks))
-    return None if masks is None else masks.numpy()
-
-
-def _as_numpy(space, observations):
-    if isinstance(space, gym.spaces.Dict):
-        return {key: _as_numpy(part, observations[key]) for key, part in space.spaces.items()}
-    return observations.numpy().astype(space.dtype, copy=False)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasrl_pg.envs.compiled import CompiledEnv, Running, advance
-from kerasrl_pg.envs.spaces import ObservationSpec
+from kerasrl_pg.envs.spaces import ObservationSpec, shown
 from kerasrl_pg.ops import random
 
 
@@ -179,11 +179,14 @@ def _play(env, reference, policy, steps, seed):
 
 def _typed(space, action):
     """An action as arrays of its space's dtypes, nested as it is."""
-    if isinstance(space, gym.spaces.Dict):
-        return {key: _typed(part, action[key]) for key, part in space.spaces.items()}
-    if isinstance(space, gym.spaces.Tuple):
-        return tuple(map(_typed, space, action))
-    return np.asarray(action, space.dtype)
+    try:
+        if isinstance(space, gym.spaces.Dict):
+            return {key: _typed(part, action[key]) for key, part in space.spaces.items()}
+        if isinstance(space, gym.spaces.Tuple):
+            return tuple(_typed(part, each) for part, each in zip(space, action, strict=True))
+        return np.asarray(action, space.dtype)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError(f"`policy` must give actions of {space}. Received: {shown(action)}.") from None
 
 
 def _once_more(env, record):

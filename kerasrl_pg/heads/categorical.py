@@ -297,10 +297,8 @@ class MultiCategorical(Head):
             )
         return np.concatenate(parts, axis=-1)
 
-    def join_masks(self, masks, num_envs):
-        if isinstance(masks, tuple):
-            masks = tf.concat(tf.nest.flatten(masks), -1)
-        return super().join_masks(masks, num_envs)
+    def _joined(self, masks, num_envs):
+        return tf.concat(tf.nest.flatten(masks), -1)
 
     def to_env(self, actions):
         return tf.cast(tf.cast(actions, tf.int64) + self.start, self.env_dtype or "int64")

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from kerasrl_pg.envs.masks import forbid_nothing
 from kerasrl_pg.envs.spaces import leaf_name, place
 from kerasrl_pg.heads.head import Head, event
 from kerasrl_pg.ops import random
@@ -325,8 +326,7 @@ class Composite(Head):
     def all_masked(self, masks):
         return functools.reduce(operator.or_, [part.all_masked(own) for _, part, own in self._masked_items(masks)])
 
-    def _masks_by_key(self, mask):
-        """A nested mask's parts by their keys or places; nothing for some that are not masked."""
+    def _read_mask(self, mask):
         keys = [key for key, _ in self._items()]
         if isinstance(self.heads, dict):
             # Beside each entry a vector environment's `info` has another, which says who gave it.
@@ -340,12 +340,9 @@ class Composite(Head):
                 f"`action_mask` must be nested as the action space: {wanted}, with None for what is not masked. "
                 f"Received: {mask!r}. Repair the environment's mask."
             )
-        return given
-
-    def _read_mask(self, mask):
-        given, arrays = self._masks_by_key(mask), {}
+        arrays = {}
         for key, part in self._items():
-            if not _empty(given.get(key)):
+            if not forbid_nothing(given.get(key)):
                 try:
                     arrays[key] = part.read_mask(given[key])
                 except ValueError as error:
@@ -362,18 +359,15 @@ class Composite(Head):
                 arrays[key] = np.ones((*batch, *part.mask_shape), bool)
         return np.concatenate([arrays[key] for key, part in self._items() if part.mask_shape is not None], axis=-1)
 
-    def join_masks(self, masks, num_envs):
-        if masks is None:
-            return super().join_masks(masks, num_envs)
-        given, tensors = self._masks_by_key(masks), []
+    def _joined(self, masks, num_envs):
+        given, tensors = masks if isinstance(masks, dict) else dict(enumerate(masks)), []
+        if unknown := [key for key in given if key not in dict(self._items())]:
+            raise ValueError(f"`action_masks` must name parts of the action. Received: {unknown[0]!r}. Rename it.")
         for key, part in self._items():
-            own = None if _empty(given.get(key)) else given[key]
-            if own is None and part.mask_shape is None:
-                continue
-            try:
-                tensors.append(part.join_masks(own, num_envs))
-            except ValueError as error:
-                raise ValueError(f"{error} That is the mask of {key!r}.") from None
+            if not forbid_nothing(given.get(key)):
+                tensors.append(part._joined(given[key], num_envs))
+            elif part.mask_shape is not None:
+                tensors.append(tf.ones((num_envs, *part.mask_shape), tf.bool))
         return tf.concat(tensors, -1)
 
     def get_config(self):
@@ -408,13 +402,6 @@ def action_name(path):
     """
     name = leaf_name(path)
     return "log_prob_" if name == "log_prob" else name
-
-
-def _empty(mask):
-    """Whether a mask says nothing of any part."""
-    if isinstance(mask, dict):
-        mask = tuple(mask.values())
-    return mask is None or (isinstance(mask, tuple) and all(_empty(part) for part in mask))
 
 
 def _described(layer):

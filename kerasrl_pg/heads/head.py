@@ -19,6 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasrl_pg.envs.masks import map_masks
+from kerasrl_pg.envs.spaces import shown
 from kerasrl_pg.ops import random
 
 _notes = contextvars.ContextVar("notes", default=None)  # Where heads note their parameters, while somebody asks.
@@ -359,7 +361,7 @@ class Head(DistributionLayer):
         """What a compiled environment says is allowed, as one tensor.
 
         Args:
-            masks: bool tensors [N, K], nested as `read_mask` has them; None where all is allowed.
+            masks: bool tensors [N, K], nested as `read_mask` has them; not without any.
             num_envs: N.
 
         Returns:
@@ -368,17 +370,26 @@ class Head(DistributionLayer):
         Raises:
             ValueError: If they are nested otherwise, no masks of this head, or the head takes none.
         """
-        if masks is None and self.mask_shape is not None:
-            return tf.ones((num_envs, *self.mask_shape), tf.bool)
-        masks = tf.convert_to_tensor(masks)
-        wanted = None if self.mask_shape is None else (num_envs, *self.mask_shape)
-        if wanted is None or masks.dtype != tf.bool or tuple(masks.shape) != wanted:
-            wanted = "None" if wanted is None else f"bool of shape {wanted}"
+
+        def ones(mask):
+            """In place of what has no numbers yet, for `read_mask` to judge."""
+            tensor = isinstance(mask, (tf.Tensor, np.ndarray)) and tf.as_dtype(mask.dtype) == tf.bool
+            if not tensor or None in tuple(mask.shape):
+                got = f"{mask.dtype} of shape {mask.shape}" if hasattr(mask, "shape") else shown(mask)
+                raise ValueError(f"`action_masks` must give tensors of bool, of fixed shapes. Received: {got}.")
+            return np.ones(mask.shape, bool)
+
+        shape = self.read_mask(map_masks(ones, masks)).shape
+        if shape != (num_envs, *self.mask_shape):
             raise ValueError(
-                f"`action_masks` of a compiled environment must be {wanted} for the head {self!r}. "
-                f"Received: {masks.dtype.name} of shape {tuple(masks.shape)}."
+                f"`action_masks` must give a mask for each of the {num_envs} environments. "
+                f"Received: masks of shape {shape}, joined."
             )
-        return masks
+        return self._joined(masks, num_envs)
+
+    def _joined(self, masks, num_envs):
+        """One tensor of what has been judged."""
+        return tf.convert_to_tensor(masks)
 
     def _maskless(self):
         return ValueError(

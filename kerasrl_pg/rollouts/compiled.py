@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from kerasrl_pg import ops
 from kerasrl_pg.envs.compiled import Running, advance, begin
+from kerasrl_pg.envs.masks import forbid_nothing
 from kerasrl_pg.envs.spaces import ObservationSpec
 from kerasrl_pg.rollouts.records import Inputs, Rollout
 
@@ -197,18 +198,20 @@ def gives_masks(env, head):
     def trace():
         return masks_of(env, head, env.reset(tf.zeros((env.num_envs, env.reset_noise))))
 
-    try:
-        # Traced and not run, so that it costs little.
-        masks = tf.function(trace, autograph=False).get_concrete_function().structured_outputs
-    except ValueError as error:
-        raise ValueError(f"{error} They came from {env!r}.") from None
+    # Traced and not run, so that it costs little.
+    masks = tf.function(trace, autograph=False).get_concrete_function().structured_outputs
     return not isinstance(masks, tuple)
 
 
 def masks_of(env, head, state):
     """The actions that a state allows, as `Inputs` have them."""
     masks = env.action_masks(state)
-    return () if masks is None else head.join_masks(masks, env.num_envs)
+    if forbid_nothing(masks):
+        return ()
+    try:
+        return head.join_masks(masks, env.num_envs)
+    except ValueError as error:
+        raise ValueError(f"{error} That is what `action_masks` of {env!r} gives.") from None
 
 
 def within(env, *observations):

@@ -164,6 +164,8 @@ def fitted(name, mode, kind, recorded):
 
 def check(name, mode, kind, recorded):
     agent, moved, logs = fitted(name, mode, kind, recorded)
+    recurrent = [v for v in agent.network_variables if "recurrent_kernel" in v.path]
+    assert bool(recurrent) == KINDS[kind][1] and agent.actor_critic.policy_memory_size == 4 * bool(recurrent)
     assert moved > 1e-4 and all(np.isfinite(value) for value in logs.values())
     if agent.action_masks:  # What is forbidden costs a thousand.
         assert agent.evaluate(world(kind), episodes=8, deterministic=False)["return_min"] > -10.0

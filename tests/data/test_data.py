@@ -360,6 +360,23 @@ def test_masks_may_be_nested_as_composite_actions_are():
     np.testing.assert_array_equal(masks, np.bool_([[1, 1, 1, 1, 0], [1, 1, 1, 0, 1], [1, 1, 1, 1, 1]]))
 
 
+def test_masks_in_tuples_are_read_as_minari_writes_them():
+    aim = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 1], [1, 1, 1]], np.int8)
+    dataset = stored(
+        "cartpole/tuples-v0",
+        action_space=gym.spaces.Tuple((gym.spaces.Discrete(2), gym.spaces.Discrete(3))),
+        actions=(np.array([0, 1, 0]), np.array([2, 1, 0])),
+        infos={
+            "log_prob": np.full(4, -0.7),
+            "action_mask": (np.ones((4, 2), np.int8), aim),
+        },
+    )
+    agent = pg.A2C(networks=pg.Networks((8,)), action_masks="info", seed=0)
+    agent.bind(dataset.observation_space, dataset.action_space)
+    masks = Trajectories(dataset).rollout([0], agent.actor_critic).inputs.masks[:, 0]
+    np.testing.assert_array_equal(masks, np.concatenate([np.ones((3, 2)), aim[:3]], -1) > 0)
+
+
 def test_small_datasets_are_read_once(monkeypatch):
     dataset = stored("cartpole/once-v0")
     agent = pg.A2C(networks=pg.Networks((8,)), seed=0)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kerasrl_pg import heads, ops
+from kerasrl_pg.envs.masks import map_masks
 from kerasrl_pg.heads.categorical import ABSENT
 
 spaces = gymnasium.spaces
@@ -388,28 +389,49 @@ def test_read_mask_of_a_composite():
     assert head.read_mask(batch).shape == (3, 7)
 
 
+def joined_in_a_graph(head, masks):
+    return tf.function(lambda: head.join_masks(map_masks(tf.constant, masks), 2), autograph=False)()
+
+
 def test_join_masks_is_read_mask_for_tensors():
-    head = heads.Composite(
+    z, two, one = np.bool_([[0, 1], [1, 0]]), np.bool_([[1, 0], [0, 1]]), np.bool_([[1], [0]])
+    composite = heads.Composite(
         {
             "z": heads.Categorical(2),
             "a": (heads.Gaussian(1), heads.MultiCategorical([2, 1])),
             "m": {"b": heads.Categorical(2), "a": heads.Bernoulli(1)},
         }
     )
-    z, pair = np.bool_([[0, 1], [1, 0]]), (np.bool_([[1, 0], [0, 1]]), np.bool_([[1], [0]]))
-    for masks in (
-        {"z": z, "a": (None, pair), "m": {"b": ~z, "a": None}},
-        {"z": z, "a": (None, np.concatenate(pair, -1))},
-        {"z": z, "m": None, "a": (None, None)},
-        {"a": None, "m": {"b": z}},
+    square = heads.MultiCategorical([[2, 1], [1, 2]])
+    for head, masks in (
+        (composite, {"z": z, "a": (None, (two, one)), "m": {"b": ~z, "a": None}}),
+        (composite, {"z": z, "a": (None, np.concatenate([two, one], -1))}),
+        (composite, {"z": z, "m": None, "a": (None, None)}),
+        (composite, {"a": None, "m": {"b": z}}),
+        (square, ((two, one), (~one, z))),
+        (square, np.concatenate([two, one, ~one, z], -1)),
+        (heads.Categorical(2), z),
     ):
         np.testing.assert_array_equal(head.join_masks(masks, 2), head.read_mask(masks))
-    np.testing.assert_array_equal(head.join_masks({}, 2), np.ones((2, 7), bool))
-    for masks, sentence in (
-        ({"z": z[:, :1]}, r"must be bool of shape \(2, 2\) .*bool of shape \(2, 1\). That is the mask of 'z'"),
-        ({"z": np.float32(z)}, "Received: float32 of shape"),
-        ({"a": (z, None)}, "must be None for the head .*That is the mask of 0. That is the mask of 'a'"),
-        ({"q": z}, "must be nested as the action space: a dictionary with keys"),
+        np.testing.assert_array_equal(joined_in_a_graph(head, masks), head.read_mask(masks))
+    lists = square.join_masks([[two, one], [one, z]], 2)
+    np.testing.assert_array_equal(lists, square.read_mask(((two, one), (one, z))))
+    for head, masks, sentence in (
+        (composite, {"z": z[:, :1]}, r"must be an array of 0 and 1 with 2 entries.*\(2, 1\).*That is the mask of 'z'"),
+        (composite, {"z": np.float32(z)}, "must give tensors of bool.*Received: float32 of shape"),
+        (composite, {"z": [True, False]}, "must give tensors of bool.*Received: True"),
+        (composite, {"a": (z, None)}, "Masks must be for choices.*That is the mask of 0. That is the mask of 'a'"),
+        (composite, {"q": z}, "must be nested as the action space: a dictionary with keys"),
+        (composite, {"_z": z, "m": {"b": z}}, "`action_masks` must name parts of the action. Received: '_z'"),
+        (composite, {"z": z[:1]}, r"a mask for each of the 2 environments. Received: masks of shape \(1, 7\)"),
+        (composite, {"z": z[:1], "m": {"b": z}}, "must be of one batch shape"),
+        (square, ((one, two), (one, z)), r"`action_mask\[0\]\[0\]` must be an array of 0 and 1 with 2 entries"),
+        (square, (two, one), "must be tuples of arrays nested as nvec"),
+        (square, ((two, None), (one, z)), r"`action_mask\[0\]\[1\]` must be an array"),
+        (square, (), "must be tuples of arrays nested as nvec"),
+        (heads.Categorical(2), {"z": z}, "must be an array of 0 and 1 with 2 entries"),
+        (heads.Gaussian(2), z, "Masks must be for choices"),
+        (heads.Composite((heads.Gaussian(2),)), (z,), "Masks must be for choices"),
     ):
         with pytest.raises(ValueError, match=sentence):
             head.join_masks(masks, 2)
