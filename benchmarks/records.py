@@ -27,8 +27,8 @@ def origin(packages=PACKAGES):
 def told(agent):
     """What determines a compiled agent but its seed, as JSON can hold it.
 
-    Left out is what is off (None, False): a setting that comes later, off by itself, leaves old runs what they are. What
-    None stands for elsewhere, the widths and activation of `Networks`, is not told either: tests/models hold those.
+    Left out is what is off (None, False): a setting that comes later, off by itself, leaves old runs what they are.
+    What None stands for elsewhere, the widths and activation of `Networks`, is not told either; tests/models hold it.
     """
     config = {key: value for key, value in agent.get_config().items() if key not in ("name", "seed", "arguments")}
     optimizer = {key: value for key, value in agent.optimizer.get_config().items() if key != "name"}
