@@ -27,7 +27,7 @@ import sys
 import time
 from pathlib import Path
 
-from throughput import machine
+from throughput import check_peers, in_turns, machine
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -221,19 +221,13 @@ def main():
     if arguments.only:
         print(json.dumps(only(arguments.only, arguments.case)))
         return
-    if not os.access(arguments.peers_python, os.X_OK):
-        parser.error(
-            "--peers_python must be the Python of an environment that `make bench-peers` makes. "
-            f"Received: {arguments.peers_python}."
-        )
-    host, chosen = machine(), {}
-    for side, (_, choices) in SIDES.items():
-        trials = {name: cost(run(side, 0, arguments.peers_python, choices[name])) for name in choices}
-        chosen[side] = min(trials, key=trials.get)
-    runs = {side: [] for side in SIDES}
-    for seed in range(arguments.repeats):
-        for side in list(SIDES)[:: 1 if seed % 2 == 0 else -1]:
-            runs[side].append(run(side, seed, arguments.peers_python, SIDES[side][1][chosen[side]]))
+    check_peers(parser, arguments.peers_python)
+    host, choices = machine(), {side: settings for side, (_, settings) in SIDES.items()}
+
+    def measured(side, seed, setting):
+        return run(side, seed, arguments.peers_python, setting)
+
+    chosen, runs = in_turns(choices, measured, cost, arguments.repeats)
     result = {
         "case": CASE,
         "date": datetime.date.today().isoformat(),

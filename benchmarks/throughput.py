@@ -55,6 +55,37 @@ def run(side, case, peers_python, setting=((), ())):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def in_turns(choices, run, cost, repeats):
+    """Measures sides in turns, each in the setting that cost least in a first try.
+
+    Args:
+        choices: By side, its settings by their names.
+        run: Function from a side, a seed and a setting to a report.
+        cost: Function from a report to what is better when it is less.
+        repeats: Runs of each side, of seeds 0, 1, ...
+
+    Returns:
+        `(names, runs)`, by side: the chosen setting's name, and the reports.
+    """
+    names, runs = {}, {side: [] for side in choices}
+    for side, settings in choices.items():
+        trials = {name: cost(run(side, 0, setting)) for name, setting in settings.items()}
+        names[side] = min(trials, key=trials.get)
+    for seed in range(repeats):
+        for side in list(choices)[:: 1 if seed % 2 == 0 else -1]:
+            runs[side].append(run(side, seed, choices[side][names[side]]))
+    return names, runs
+
+
+def check_peers(parser, python):
+    """Ends the program where there is no such Python."""
+    if not os.access(python, os.X_OK):
+        parser.error(
+            "--peers_python must be the Python of the peers' environment; `make bench-peers` makes "
+            f"one. Received: {python}."
+        )
+
+
 def show(what, report):
     print(f"{what}: {report['steps_per_second']:,.0f} steps/s", flush=True)
 
@@ -172,11 +203,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.repeats < 1:
         parser.error(f"--repeats must be at least 1. Received: {arguments.repeats}.")
-    if not os.access(arguments.peers_python, os.X_OK):
-        parser.error(
-            "--peers_python must be the Python of the peers' environment; `make bench-peers` makes "
-            f"one. Received: {arguments.peers_python}."
-        )
+    check_peers(parser, arguments.peers_python)
 
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "throughput.json"

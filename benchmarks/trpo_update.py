@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from throughput import machine
+from throughput import check_peers, in_turns, machine
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -106,19 +106,13 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers_python", default=str(HERE / ".venv/bin/python"))
     arguments = parser.parse_args()
-    if not os.access(arguments.peers_python, os.X_OK):
-        parser.error(
-            "--peers_python must be the Python of an environment that `make bench-peers` makes. "
-            f"Received: {arguments.peers_python}."
-        )
-    host, settings = machine(), {}
-    for side, choices in SETTINGS.items():
-        trials = {name: run(side, 0, arguments.peers_python, choices[name])["milliseconds"] for name in choices}
-        settings[side] = min(trials, key=trials.get)
-    runs = {side: [] for side in SETTINGS}
-    for seed in range(arguments.repeats):
-        for side in list(SETTINGS)[:: 1 if seed % 2 == 0 else -1]:
-            runs[side].append(run(side, seed, arguments.peers_python, SETTINGS[side][settings[side]]))
+    check_peers(parser, arguments.peers_python)
+    host = machine()
+
+    def measured(side, seed, setting):
+        return run(side, seed, arguments.peers_python, setting)
+
+    settings, runs = in_turns(SETTINGS, measured, lambda report: report["milliseconds"], arguments.repeats)
     pairs = [b["milliseconds"] / a["milliseconds"] for a, b in zip(runs["ours"], runs["sb3"], strict=True)]
     result = {
         "case": CASE,

@@ -385,10 +385,10 @@ class Head(DistributionLayer):
                 f"`action_masks` must give a mask for each of the {num_envs} environments. "
                 f"Received: masks of shape {shape}, joined."
             )
-        return self._joined(masks, num_envs)
+        return tf.ensure_shape(self._joined(masks, num_envs), shape)
 
     def _joined(self, masks, num_envs):
-        """One tensor of what has been judged."""
+        """One tensor of what has been judged; a head whose masks are nested joins them here."""
         return tf.convert_to_tensor(masks)
 
     def _maskless(self):

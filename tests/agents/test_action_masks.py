@@ -380,6 +380,66 @@ def test_the_mean_gradient_under_masks_is_the_exact_one():
     assert (mean[:2][~allowed] == 0.0).all() and np.abs(mean[:2]).max() > 0.01
 
 
+class Pair(CompiledEnv):
+    """One of two states, one step; of a pair of choices the state forbids one of the first, the second is free."""
+
+    observation_space = gym.spaces.Discrete(2)
+    action_space = gym.spaces.Dict(second=gym.spaces.Discrete(2), first=gym.spaces.Discrete(3))
+    reset_noise = 1
+    rewards = np.random.default_rng(3).normal(size=(2, 3, 2)).astype("float32")
+    allowed = np.array([[True, False, True], [False, True, True]])
+
+    def reset(self, noise):
+        return tf.cast(noise[:, 0] < 0.3, tf.int32)
+
+    def observe(self, state):
+        return state
+
+    def action_masks(self, state):
+        return {"first": tf.gather(self.allowed, state), "second": None}
+
+    def step(self, state, actions, noise):
+        places = tf.stack([state, tf.cast(actions["first"], tf.int32), tf.cast(actions["second"], tf.int32)], -1)
+        return Transition(state, tf.gather_nd(self.rewards, places), tf.ones_like(state, tf.bool))
+
+
+def test_the_gradient_of_composites_under_masks_is_the_exact_one_within_its_error():
+    """As compiled environments are played, against differences of J in float64."""
+    rng, rollouts = np.random.default_rng(0), []
+
+    class Keeping(pg.REINFORCE):
+        def train_step(self, rollout):
+            rollouts.append(rollout)
+            return super().train_step(rollout)
+
+    inputs = keras.Input((), dtype="int32")
+    head = pg.heads.Composite({"first": pg.heads.Categorical(3), "second": pg.heads.Categorical(2)})
+    agent = Keeping(keras.Model(inputs, head(keras.ops.one_hot(inputs, 2))), horizon=1, seed=0)
+    agent.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    logits = {name: rng.normal(size=(2, n)) for name, n in (("first", 3), ("second", 2))}
+    for name, z in logits.items():
+        head.heads[name].dense.kernel.assign(z)
+    agent.fit(Pair(num_envs=400_000, max_episode_steps=1), epochs=1, steps_per_epoch=1, verbose=0)
+    assert rollouts[0].inputs.masks.shape == (1, 400_000, 5)
+
+    def value(z):
+        first, second = np.where(Pair.allowed, np.exp(z["first"]), 0.0), np.exp(z["second"])
+        first, second = first / first.sum(1, keepdims=True), second / second.sum(1, keepdims=True)
+        return [0.7, 0.3] @ np.einsum("sa,sb,sab->s", first, second, Pair.rewards.astype("float64"))
+
+    found = {tuple(g.shape): -g.numpy() for g in agent.gradients(rollouts[0])[0]["networks"]}
+    for name, z in logits.items():
+        expected = np.zeros_like(z)
+        for place in np.ndindex(*z.shape):
+            step = np.zeros_like(z)
+            step[place] = 1e-5
+            up, down = ({**logits, name: z + sign * step} for sign in (1, -1))
+            expected[place] = (value(up) - value(down)) / 2e-5
+        np.testing.assert_allclose(found[z.shape], expected, atol=0.006)  # Five standard errors of 0.0012 at most.
+        assert np.abs(expected).max() > 0.05
+    assert (found[2, 3][~Pair.allowed] == 0.0).all()
+
+
 @pytest.mark.parametrize(
     "leaf",
     [gym.spaces.MultiBinary(CHOICES + 1), gym.spaces.Box(0, 1, (CHOICES,))],
